@@ -1,0 +1,137 @@
+"""Copy the outputs of other tools that our tests compare with into ``tests/golden``.
+
+``python tools/make_golden.py SRC`` reads a folder of fixtures (one subfolder per outside tool), filters what must not be
+published or is not needed, and writes ``tests/golden/<set>/`` and ``tests/golden/manifest.toml``. Nothing is computed
+here and nothing comes from quantrs itself: a golden file that our own code wrote would only prove that it did not change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import shutil
+import sys
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the files of one set come from, as the manifest records it."""
+
+    tool: str
+    commit: str
+    flags: str
+    seed: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class GoldenSet:
+    """One subfolder of the fixtures: which files are taken, and how."""
+
+    origin: Origin
+    files: Callable[[Path], Iterable[Path]]
+    """The files to take, given the set's folder."""
+    copy: Callable[[Path, Path], None]
+    """Copies one file, filtering on the way."""
+
+
+def ggml_files(folder: Path) -> Iterable[Path]:
+    """Every array file, the table of type choices and the tiny model's files."""
+    yield from sorted(folder.glob("*.npz"))
+    yield folder / "ftype_mix.json"
+    yield from sorted((folder / "tiny").iterdir())
+
+
+def copy_ggml(source: Path, target: Path) -> None:
+    """Copy one file of the ggml set without the rows that fall under the Gemma Terms of Use."""
+    if source.suffix != ".npz":
+        shutil.copyfile(source, target)
+        return
+    with np.load(source) as arrays:
+        kept = {key: arrays[key] for key in arrays.files if not key.startswith("gemma_")}
+    if source.name == "dot.npz":
+        kept = {key: without_row_3(key, array) for key, array in kept.items()}
+    save_npz(target, kept)
+
+
+def without_row_3(key: str, array: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Drop weight row 3 of the dot products (a Gemma row); activations keep their four rows."""
+    of_weights = key == "w_f32" or key.endswith(("/w", "/dot", "/dot_f64"))
+    return np.delete(array, 3, axis=0) if of_weights else array
+
+
+def save_npz(target: Path, arrays: dict[str, NDArray[np.generic]]) -> None:
+    """Write a compressed npz whose bytes depend on the arrays only (fixed order, fixed time stamps, strongest level)."""
+    with zipfile.ZipFile(target, "w") as archive:
+        for key, array in sorted(arrays.items()):
+            buffer = io.BytesIO()
+            np.save(buffer, array, allow_pickle=False)
+            member = zipfile.ZipInfo(f"{key}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            archive.writestr(member, buffer.getvalue(), zipfile.ZIP_DEFLATED, 9)
+
+
+SETS = {
+    "ggml": GoldenSet(
+        Origin(
+            tool="ggml 0.25.3: ggml_quantize_chunk, its decoders and dot kernels, llama-quantize, llama-imatrix",
+            commit="llama.cpp 0c1e57098",
+            flags="GCC 12.2, baseline x86-64 (no FMA instruction, so no floating-point contraction), NDEBUG, glibc 2.36",
+            seed="none needed: the inputs are stored in inputs.npz and imatrix.npz",
+            licence="constructed data: same as quantrs; smollm_* and minilm_*: Apache-2.0 (SmolLM2, all-MiniLM-L6-v2)",
+        ),
+        ggml_files,
+        copy_ggml,
+    ),
+}
+
+
+def toml_string(text: str) -> str:
+    """Quote text for TOML (our values hold no control characters)."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def manifest() -> str:
+    """The manifest of everything that lies in ``tests/golden`` now."""
+    lines = ["# Written by tools/make_golden.py; tests/test_golden_manifest.py checks it. All paths are relative to this file.", ""]
+    for name, golden_set in sorted(SETS.items()):
+        lines.append(f"[set.{name}]")
+        lines += [f"{key} = {toml_string(value)}" for key, value in vars(golden_set.origin).items()]
+        lines.append("")
+        for path in sorted(p for p in (GOLDEN / name).rglob("*") if p.is_file()):
+            lines.append(f"[file.{toml_string(path.relative_to(GOLDEN).as_posix())}]")
+            lines += [f"set = {toml_string(name)}", f"sha256 = {toml_string(hashlib.sha256(path.read_bytes()).hexdigest())}", ""]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def main() -> int:
+    """Copy every set that SRC has, then rewrite the manifest."""
+    parser = argparse.ArgumentParser(description="Copy and filter golden files from a folder of fixtures.")
+    parser.add_argument("src", type=Path, metavar="SRC", help="folder that holds one folder of fixtures per set")
+    source: Path = parser.parse_args().src
+    for name, golden_set in SETS.items():
+        if not (source / name).is_dir():
+            print(f"{source / name}: no such folder; the files of {name} stay as they are", file=sys.stderr)
+            continue
+        for path in golden_set.files(source / name):
+            target = GOLDEN / name / path.relative_to(source / name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
+            golden_set.copy(path, target)
+    (GOLDEN / "manifest.toml").write_text(manifest(), encoding="utf-8")
+    total = sum(p.stat().st_size for p in GOLDEN.rglob("*") if p.is_file())
+    print(f"{GOLDEN}: {total / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
