@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Quantize the model that lies somewhere under FOLDER to TYPE, then verify the written file, showing each command.
+# Usage: tools/demo.sh FOLDER TYPE   (`make demo` calls it with quantrs on the PATH)
+set -euo pipefail
+
+source_file=$(find "$1" -name '*.gguf' | head -n 1)
+written=models/$(basename "$source_file" .gguf | sed 's/\.Q[0-9_]*$//').$2.gguf
+
+show() {
+    printf '\n$ %s\n' "$*"
+    "$@"
+}
+
+show quantrs plan "$source_file" --to "$2" --allow-requantize
+show quantrs quantize "$source_file" "$written" --to "$2" --allow-requantize --error --force
+show quantrs verify "$written"
+ls -l "$source_file" "$written"
