@@ -1,0 +1,45 @@
+//! Moving blocks into lanes: lane `j` of vector `i` is element `i` of block `j`.
+
+use quantrs_simd::Simd;
+use std::array::from_fn;
+
+/// The most lanes that any level has: the size of per-lane scratch arrays.
+pub(crate) const MAX_LANES: usize = 16;
+
+/// The first `N` values of `S::LANES` slices, one slice per lane.
+#[inline(always)]
+pub(crate) fn load_lanes<'a, S: Simd, const N: usize>(s: S, lane: impl Fn(usize) -> &'a [f32]) -> [S::F; N] {
+    let mut columns = [[0.0f32; MAX_LANES]; N];
+    for j in 0..S::LANES {
+        let x = &lane(j)[..N];
+        for i in 0..N {
+            columns[i][j] = x[i];
+        }
+    }
+    from_fn(|i| s.load(&columns[i]))
+}
+
+/// Sum of squares of every block of `block_len` values, each in index order with one accumulator; `sums` has one place per block.
+#[inline(always)]
+pub(crate) fn sums_of_squares<S: Simd>(s: S, x: &[f32], block_len: usize, sums: &mut [f32]) {
+    let n_blocks = sums.len();
+    assert_eq!(x.len(), n_blocks * block_len);
+    for first in (0..n_blocks).step_by(S::LANES) {
+        let lane = |j: usize| &x[(first + j).min(n_blocks - 1) * block_len..][..block_len];
+        let mut sum = s.splat(0.0);
+        for at in (0..block_len).step_by(16) {
+            for v in load_lanes::<S, 16>(s, |j| &lane(j)[at..]) {
+                sum = s.add(sum, s.mul(v, v));
+            }
+        }
+        let mut out = [0.0; MAX_LANES];
+        s.store(sum, &mut out);
+        let n = S::LANES.min(n_blocks - first);
+        sums[first..first + n].copy_from_slice(&out[..n]);
+    }
+}
+
+/// Sum of squares in index order with one accumulator.
+pub(crate) fn sum_of_squares_ref(x: &[f32]) -> f32 {
+    x.iter().fold(0.0, |sum, v| sum + v * v)
+}

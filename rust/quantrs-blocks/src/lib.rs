@@ -1,0 +1,20 @@
+//! Block formats: bytes <-> floats, byte for byte as ggml writes them.
+//!
+//! A format is one row of [`FORMATS`] and one file under `formats/`. Each has a plain `_ref` quantizer, which is the oracle,
+//! and a lane-parallel one, which repeats the same operations in the same order with one block or sub-block per lane.
+
+mod convert;
+mod error;
+mod format;
+mod formats;
+mod lanes;
+mod pack;
+mod registry;
+mod search;
+mod threads;
+
+pub use convert::{Converter, RowErrors};
+pub use error::{BlockError, Place};
+pub use format::{BlockFormat, Importance, Rows, Scales};
+pub use registry::{FORMATS, by_id, by_name};
+pub use threads::{default_threads, with_threads};

@@ -1,0 +1,1 @@
+//! Python module `quantrs._native`.

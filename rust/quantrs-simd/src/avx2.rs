@@ -1,0 +1,99 @@
+//! Eight lanes with AVX2.
+
+use crate::Simd;
+use core::arch::x86_64::*;
+
+/// Proof that this CPU has AVX2 and F16C.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx2(());
+
+impl Avx2 {
+    pub(crate) fn detect() -> Option<Self> {
+        let has = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c");
+        has.then_some(Avx2(()))
+    }
+}
+
+/// One intrinsic, named by the trait's method.
+macro_rules! intrinsics {
+    ($($method:ident($($arg:ident: $t:ty),*) -> $r:ty = $body:expr;)*) => {$(
+        #[inline(always)]
+        fn $method(self, $($arg: $t),*) -> $r {
+            // SAFETY: a value of Avx2 exists only where detection found the features that these intrinsics need; none touches memory.
+            unsafe { $body }
+        }
+    )*};
+}
+
+impl Simd for Avx2 {
+    const LANES: usize = 8;
+    type F = __m256;
+    type I = __m256i;
+    type M = __m256;
+
+    #[inline(always)]
+    fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
+        #[target_feature(enable = "avx2,f16c")]
+        fn with_features<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        // SAFETY: a value of Avx2 exists only where detection found these features.
+        unsafe { with_features(f) }
+    }
+
+    #[inline(always)]
+    fn load(self, x: &[f32]) -> __m256 {
+        assert!(x.len() >= 8);
+        // SAFETY: the assertion above; features as in `intrinsics`.
+        unsafe { _mm256_loadu_ps(x.as_ptr()) }
+    }
+    #[inline(always)]
+    fn iload(self, x: &[i32]) -> __m256i {
+        assert!(x.len() >= 8);
+        // SAFETY: the assertion above; features as in `intrinsics`.
+        unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn store(self, v: __m256, out: &mut [f32]) {
+        assert!(out.len() >= 8);
+        // SAFETY: the assertion above; features as in `intrinsics`.
+        unsafe { _mm256_storeu_ps(out.as_mut_ptr(), v) }
+    }
+    #[inline(always)]
+    fn istore(self, v: __m256i, out: &mut [i32]) {
+        assert!(out.len() >= 8);
+        // SAFETY: the assertion above; features as in `intrinsics`.
+        unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), v) }
+    }
+
+    intrinsics! {
+        splat(v: f32) -> __m256 = _mm256_set1_ps(v);
+        add(a: __m256, b: __m256) -> __m256 = _mm256_add_ps(a, b);
+        sub(a: __m256, b: __m256) -> __m256 = _mm256_sub_ps(a, b);
+        mul(a: __m256, b: __m256) -> __m256 = _mm256_mul_ps(a, b);
+        div(a: __m256, b: __m256) -> __m256 = _mm256_div_ps(a, b);
+        sqrt(a: __m256) -> __m256 = _mm256_sqrt_ps(a);
+        abs(a: __m256) -> __m256 = _mm256_andnot_ps(_mm256_set1_ps(-0.0), a);
+        lt(a: __m256, b: __m256) -> __m256 = _mm256_cmp_ps::<_CMP_LT_OQ>(a, b);
+        le(a: __m256, b: __m256) -> __m256 = _mm256_cmp_ps::<_CMP_LE_OQ>(a, b);
+        eq(a: __m256, b: __m256) -> __m256 = _mm256_cmp_ps::<_CMP_EQ_OQ>(a, b);
+        select(m: __m256, a: __m256, b: __m256) -> __m256 = _mm256_blendv_ps(b, a, m);
+        isplat(v: i32) -> __m256i = _mm256_set1_epi32(v);
+        iadd(a: __m256i, b: __m256i) -> __m256i = _mm256_add_epi32(a, b);
+        isub(a: __m256i, b: __m256i) -> __m256i = _mm256_sub_epi32(a, b);
+        iand(a: __m256i, b: __m256i) -> __m256i = _mm256_and_si256(a, b);
+        ior(a: __m256i, b: __m256i) -> __m256i = _mm256_or_si256(a, b);
+        imin(a: __m256i, b: __m256i) -> __m256i = _mm256_min_epi32(a, b);
+        imax(a: __m256i, b: __m256i) -> __m256i = _mm256_max_epi32(a, b);
+        ieq(a: __m256i, b: __m256i) -> __m256 = _mm256_castsi256_ps(_mm256_cmpeq_epi32(a, b));
+        iselect(m: __m256, a: __m256i, b: __m256i) -> __m256i = _mm256_castps_si256(_mm256_blendv_ps(_mm256_castsi256_ps(b), _mm256_castsi256_ps(a), m));
+        to_bits(a: __m256) -> __m256i = _mm256_castps_si256(a);
+        from_bits(a: __m256i) -> __m256 = _mm256_castsi256_ps(a);
+        to_f32(a: __m256i) -> __m256 = _mm256_cvtepi32_ps(a);
+        trunc(a: __m256) -> __m256i = _mm256_cvttps_epi32(a);
+        both(a: __m256, b: __m256) -> __m256 = _mm256_and_ps(a, b);
+        either(a: __m256, b: __m256) -> __m256 = _mm256_or_ps(a, b);
+        and_not(a: __m256, b: __m256) -> __m256 = _mm256_andnot_ps(b, a);
+        any(m: __m256) -> bool = _mm256_movemask_ps(m) != 0;
+    }
+}

@@ -1,0 +1,111 @@
+//! Sixteen lanes with AVX-512.
+
+use crate::Simd;
+use core::arch::x86_64::*;
+
+/// Proof that this CPU has AVX-512 F, BW, DQ and VL.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512(());
+
+impl Avx512 {
+    pub(crate) fn detect() -> Option<Self> {
+        let has = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512dq") && is_x86_feature_detected!("avx512vl") && is_x86_feature_detected!("f16c") && is_x86_feature_detected!("avx2");
+        has.then_some(Avx512(()))
+    }
+}
+
+/// One intrinsic, named by the trait's method.
+macro_rules! intrinsics {
+    ($($method:ident($($arg:ident: $t:ty),*) -> $r:ty = $body:expr;)*) => {$(
+        #[inline(always)]
+        fn $method(self, $($arg: $t),*) -> $r {
+            // SAFETY: a value of Avx512 exists only where detection found the features that these intrinsics need; none touches memory.
+            unsafe { $body }
+        }
+    )*};
+}
+
+impl Simd for Avx512 {
+    const LANES: usize = 16;
+    type F = __m512;
+    type I = __m512i;
+    type M = __mmask16;
+
+    #[inline(always)]
+    fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c,avx2")]
+        fn with_features<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        // SAFETY: a value of Avx512 exists only where detection found these features.
+        unsafe { with_features(f) }
+    }
+
+    #[inline(always)]
+    fn load(self, x: &[f32]) -> __m512 {
+        assert!(x.len() >= 16);
+        // SAFETY: the assertion above; features as in `intrinsics`.
+        unsafe { _mm512_loadu_ps(x.as_ptr()) }
+    }
+    #[inline(always)]
+    fn iload(self, x: &[i32]) -> __m512i {
+        assert!(x.len() >= 16);
+        // SAFETY: the assertion above; features as in `intrinsics`.
+        unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn store(self, v: __m512, out: &mut [f32]) {
+        assert!(out.len() >= 16);
+        // SAFETY: the assertion above; features as in `intrinsics`.
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) }
+    }
+    #[inline(always)]
+    fn istore(self, v: __m512i, out: &mut [i32]) {
+        assert!(out.len() >= 16);
+        // SAFETY: the assertion above; features as in `intrinsics`.
+        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), v) }
+    }
+
+    intrinsics! {
+        splat(v: f32) -> __m512 = _mm512_set1_ps(v);
+        add(a: __m512, b: __m512) -> __m512 = _mm512_add_ps(a, b);
+        sub(a: __m512, b: __m512) -> __m512 = _mm512_sub_ps(a, b);
+        mul(a: __m512, b: __m512) -> __m512 = _mm512_mul_ps(a, b);
+        div(a: __m512, b: __m512) -> __m512 = _mm512_div_ps(a, b);
+        sqrt(a: __m512) -> __m512 = _mm512_sqrt_ps(a);
+        abs(a: __m512) -> __m512 = _mm512_abs_ps(a);
+        lt(a: __m512, b: __m512) -> __mmask16 = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b);
+        le(a: __m512, b: __m512) -> __mmask16 = _mm512_cmp_ps_mask::<_CMP_LE_OQ>(a, b);
+        eq(a: __m512, b: __m512) -> __mmask16 = _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a, b);
+        select(m: __mmask16, a: __m512, b: __m512) -> __m512 = _mm512_mask_blend_ps(m, b, a);
+        isplat(v: i32) -> __m512i = _mm512_set1_epi32(v);
+        iadd(a: __m512i, b: __m512i) -> __m512i = _mm512_add_epi32(a, b);
+        isub(a: __m512i, b: __m512i) -> __m512i = _mm512_sub_epi32(a, b);
+        iand(a: __m512i, b: __m512i) -> __m512i = _mm512_and_si512(a, b);
+        ior(a: __m512i, b: __m512i) -> __m512i = _mm512_or_si512(a, b);
+        imin(a: __m512i, b: __m512i) -> __m512i = _mm512_min_epi32(a, b);
+        imax(a: __m512i, b: __m512i) -> __m512i = _mm512_max_epi32(a, b);
+        ieq(a: __m512i, b: __m512i) -> __mmask16 = _mm512_cmpeq_epi32_mask(a, b);
+        iselect(m: __mmask16, a: __m512i, b: __m512i) -> __m512i = _mm512_mask_blend_epi32(m, b, a);
+        to_bits(a: __m512) -> __m512i = _mm512_castps_si512(a);
+        from_bits(a: __m512i) -> __m512 = _mm512_castsi512_ps(a);
+        to_f32(a: __m512i) -> __m512 = _mm512_cvtepi32_ps(a);
+        trunc(a: __m512) -> __m512i = _mm512_cvttps_epi32(a);
+    }
+    #[inline(always)]
+    fn both(self, a: __mmask16, b: __mmask16) -> __mmask16 {
+        a & b
+    }
+    #[inline(always)]
+    fn either(self, a: __mmask16, b: __mmask16) -> __mmask16 {
+        a | b
+    }
+    #[inline(always)]
+    fn and_not(self, a: __mmask16, b: __mmask16) -> __mmask16 {
+        a & !b
+    }
+    #[inline(always)]
+    fn any(self, m: __mmask16) -> bool {
+        m != 0
+    }
+}

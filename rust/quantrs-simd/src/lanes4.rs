@@ -1,0 +1,165 @@
+//! Four lanes in plain arrays: what the compiler turns into SSE2 or NEON.
+
+use crate::Simd;
+use crate::rounding::trunc_i32;
+
+/// The four-lane level; every CPU has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Lanes4(());
+
+impl Lanes4 {
+    pub(crate) fn new() -> Lanes4 {
+        Lanes4(())
+    }
+}
+
+#[inline(always)]
+fn map2<A: Copy, B: Copy, R>(a: [A; 4], b: [B; 4], f: impl Fn(A, B) -> R) -> [R; 4] {
+    [f(a[0], b[0]), f(a[1], b[1]), f(a[2], b[2]), f(a[3], b[3])]
+}
+
+/// All bits set where `f` holds: the shape that compilers turn into vector compares.
+#[inline(always)]
+fn mask<A: Copy>(a: [A; 4], b: [A; 4], f: impl Fn(A, A) -> bool) -> [i32; 4] {
+    map2(a, b, |x, y| if f(x, y) { -1 } else { 0 })
+}
+
+impl Simd for Lanes4 {
+    const LANES: usize = 4;
+    type F = [f32; 4];
+    type I = [i32; 4];
+    type M = [i32; 4];
+
+    #[inline(always)]
+    fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
+        f()
+    }
+    #[inline(always)]
+    fn splat(self, v: f32) -> [f32; 4] {
+        [v; 4]
+    }
+    #[inline(always)]
+    fn load(self, x: &[f32]) -> [f32; 4] {
+        [x[0], x[1], x[2], x[3]]
+    }
+    #[inline(always)]
+    fn store(self, v: [f32; 4], out: &mut [f32]) {
+        out[..4].copy_from_slice(&v);
+    }
+    #[inline(always)]
+    fn add(self, a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        map2(a, b, |x, y| x + y)
+    }
+    #[inline(always)]
+    fn sub(self, a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        map2(a, b, |x, y| x - y)
+    }
+    #[inline(always)]
+    fn mul(self, a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        map2(a, b, |x, y| x * y)
+    }
+    #[inline(always)]
+    fn div(self, a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        map2(a, b, |x, y| x / y)
+    }
+    #[inline(always)]
+    fn sqrt(self, a: [f32; 4]) -> [f32; 4] {
+        a.map(f32::sqrt)
+    }
+    #[inline(always)]
+    fn abs(self, a: [f32; 4]) -> [f32; 4] {
+        a.map(f32::abs)
+    }
+    #[inline(always)]
+    fn lt(self, a: [f32; 4], b: [f32; 4]) -> [i32; 4] {
+        mask(a, b, |x, y| x < y)
+    }
+    #[inline(always)]
+    fn le(self, a: [f32; 4], b: [f32; 4]) -> [i32; 4] {
+        mask(a, b, |x, y| x <= y)
+    }
+    #[inline(always)]
+    fn eq(self, a: [f32; 4], b: [f32; 4]) -> [i32; 4] {
+        mask(a, b, |x, y| x == y)
+    }
+    #[inline(always)]
+    fn select(self, m: [i32; 4], a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        self.iselect(m, a.map(|x| x.to_bits() as i32), b.map(|x| x.to_bits() as i32)).map(|x| f32::from_bits(x as u32))
+    }
+    #[inline(always)]
+    fn isplat(self, v: i32) -> [i32; 4] {
+        [v; 4]
+    }
+    #[inline(always)]
+    fn iload(self, x: &[i32]) -> [i32; 4] {
+        [x[0], x[1], x[2], x[3]]
+    }
+    #[inline(always)]
+    fn istore(self, v: [i32; 4], out: &mut [i32]) {
+        out[..4].copy_from_slice(&v);
+    }
+    #[inline(always)]
+    fn iadd(self, a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
+        map2(a, b, i32::wrapping_add)
+    }
+    #[inline(always)]
+    fn isub(self, a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
+        map2(a, b, i32::wrapping_sub)
+    }
+    #[inline(always)]
+    fn iand(self, a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
+        map2(a, b, |x, y| x & y)
+    }
+    #[inline(always)]
+    fn ior(self, a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
+        map2(a, b, |x, y| x | y)
+    }
+    #[inline(always)]
+    fn imin(self, a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
+        map2(a, b, i32::min)
+    }
+    #[inline(always)]
+    fn imax(self, a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
+        map2(a, b, i32::max)
+    }
+    #[inline(always)]
+    fn ieq(self, a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
+        mask(a, b, |x, y| x == y)
+    }
+    #[inline(always)]
+    fn iselect(self, m: [i32; 4], a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
+        [0, 1, 2, 3].map(|i| (m[i] & a[i]) | (!m[i] & b[i]))
+    }
+    #[inline(always)]
+    fn to_bits(self, a: [f32; 4]) -> [i32; 4] {
+        a.map(|x| x.to_bits() as i32)
+    }
+    #[inline(always)]
+    fn from_bits(self, a: [i32; 4]) -> [f32; 4] {
+        a.map(|x| f32::from_bits(x as u32))
+    }
+    #[inline(always)]
+    fn to_f32(self, a: [i32; 4]) -> [f32; 4] {
+        a.map(|x| x as f32)
+    }
+    #[inline(always)]
+    fn trunc(self, a: [f32; 4]) -> [i32; 4] {
+        a.map(trunc_i32)
+    }
+    #[inline(always)]
+    fn both(self, a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
+        self.iand(a, b)
+    }
+    #[inline(always)]
+    fn either(self, a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
+        self.ior(a, b)
+    }
+    #[inline(always)]
+    fn and_not(self, a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
+        map2(a, b, |x, y| x & !y)
+    }
+    #[inline(always)]
+    fn any(self, m: [i32; 4]) -> bool {
+        m != [0; 4]
+    }
+}
