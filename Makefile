@@ -18,6 +18,7 @@ unexport CONDA_PREFIX
 CRATES := --workspace --exclude quantrs-py
 RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs' -o -name Cargo.toml -o -name '*.bin')
 FUZZ_SECONDS ?= 60
+BENCH ?=
 
 help: ## Show the targets.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -76,8 +77,8 @@ lint: $(VENV)/.built $(VENV)/.tools-dev ## Formatting, lints, types, stubs, spel
 
 check: lint test ## Everything that CI runs.
 
-bench: $(VENV)/.built $(VENV)/.tools-dev $(VENV)/.tools-bench ## Measure against the peers (QUANTRS_PEERS=folder of llama-quantize).
-	$(BIN)/python -m pytest benches -q -s -W default --benchmark-only --benchmark-columns=min,median,stddev,rounds --benchmark-sort=name
+bench: $(VENV)/.built $(VENV)/.tools-dev $(VENV)/.tools-bench ## Measure against the peers (QUANTRS_PEERS=folder of llama-quantize, RECORD=1 to keep, BENCH='-k open').
+	$(BIN)/python -m pytest -c benches/pytest.ini benches -q $(BENCH)
 
 fuzz: ## Run every fuzz target for FUZZ_SECONDS.
 	export PATH="$(CURDIR)/.tools/bin:$$PATH" RUSTC_BOOTSTRAP=1; \

@@ -50,7 +50,8 @@ def bytes_that_differ(
     wrong = np.argwhere(got != want[valid])
     if len(wrong):
         row, byte = wrong[0]
-        yield f"{name} {key}: {len(wrong)} of {want.size} bytes differ, first row {np.flatnonzero(valid)[row]} byte {byte}: {got[row, byte]} for {want[valid][row, byte]}"
+        found = f"{got[row, byte]} for {want[valid][row, byte]}"
+        yield f"{name} {key}: {len(wrong)} bytes differ, first row {np.flatnonzero(valid)[row]} byte {byte}: {found}"
     for row in np.flatnonzero(~valid):
         try:
             qr.quantize(x[row], name, importance=importance, threads=threads)
@@ -65,7 +66,8 @@ def values_that_differ(name: str, key: str, packed: np.ndarray, want: np.ndarray
     same = (got.view(np.uint32) == want.view(np.uint32)) | (np.isnan(got) & np.isnan(want))
     if not same.all():
         row, column = np.argwhere(~same)[0]
-        yield f"{name} {key}: {(~same).sum()} values differ, first row {row} column {column}: {got[row, column]!r} for {want[row, column]!r}"
+        found = f"{got[row, column]!r} for {want[row, column]!r}"
+        yield f"{name} {key}: {(~same).sum()} values differ, first row {row} column {column}: {found}"
 
 
 if __name__ == "__main__":

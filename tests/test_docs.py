@@ -18,7 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-MODULES = sorted(m.name for m in pkgutil.iter_modules(quantrs.__path__, "quantrs.") if m.name not in ("quantrs.__main__", "quantrs._native"))
+MODULES = sorted(
+    m.name for m in pkgutil.iter_modules(quantrs.__path__, "quantrs.") if m.name not in ("quantrs.__main__", "quantrs._native")
+)
 
 
 def name_of(path: Path) -> str:

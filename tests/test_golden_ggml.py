@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import golden_ggml
 import numpy as np
 import pytest
-from conftest import GOLDEN, Ran
 
+import golden_ggml
 import quantrs as qr
+from conftest import GOLDEN, Ran
 
 FOLDER = GOLDEN / "ggml"
 THREADS = {"scalar": 1, "sse2": 2, "neon": 2, "avx2": 3, "avx512": 2}
