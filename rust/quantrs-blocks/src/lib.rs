@@ -13,7 +13,7 @@ mod registry;
 mod search;
 mod threads;
 
-pub use convert::{Converter, RowErrors};
+pub use convert::{Chunk, Converter, RowErrors, Scratch};
 pub use error::{BlockError, Place};
 pub use format::{BlockFormat, Importance, Rows, Scales};
 pub use registry::{FORMATS, by_id, by_name};
