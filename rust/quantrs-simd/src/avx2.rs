@@ -66,6 +66,61 @@ impl Simd for Avx2 {
         unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), v) }
     }
 
+    #[inline(always)]
+    fn reduce_min(self, a: __m256) -> f32 {
+        // SAFETY: features as in `intrinsics`; no memory is touched.
+        unsafe {
+            let a = _mm_min_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let a = _mm_min_ps(a, _mm_movehl_ps(a, a));
+            _mm_cvtss_f32(_mm_min_ss(a, _mm_movehdup_ps(a)))
+        }
+    }
+    #[inline(always)]
+    fn reduce_max(self, a: __m256) -> f32 {
+        // SAFETY: features as in `intrinsics`; no memory is touched.
+        unsafe {
+            let a = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let a = _mm_max_ps(a, _mm_movehl_ps(a, a));
+            _mm_cvtss_f32(_mm_max_ss(a, _mm_movehdup_ps(a)))
+        }
+    }
+    #[inline(always)]
+    fn store_bytes(self, a: __m256i, out: &mut [u8]) {
+        assert!(out.len() >= 8);
+        // SAFETY: the assertion above; features as in `intrinsics`.
+        unsafe {
+            // The low bytes of each 128-bit half to its first four bytes, then both next to each other.
+            let low = _mm256_set1_epi32(0x0c08_0400);
+            let a = _mm256_shuffle_epi8(a, low);
+            let a = _mm_unpacklo_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a));
+            _mm_storel_epi64(out.as_mut_ptr().cast(), a);
+        }
+    }
+    #[inline(always)]
+    fn load_f16(self, x: &[u8]) -> __m256 {
+        assert!(x.len() >= 16);
+        // SAFETY: the assertion above; features as in `intrinsics`.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn store_f16(self, a: __m256, out: &mut [u8]) {
+        assert!(out.len() >= 16);
+        // SAFETY: the assertion above; features as in `intrinsics`.
+        unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(a)) }
+    }
+    #[inline(always)]
+    fn lookup32(self, table: &[f32; 32], i: __m256i) -> __m256 {
+        // SAFETY: the table has four times eight values; features as in `intrinsics`.
+        unsafe {
+            let part = |n: usize| _mm256_permutevar8x32_ps(_mm256_loadu_ps(table.as_ptr().add(8 * n)), i);
+            // Bits 3 and 4 of the index, each moved to the sign bit.
+            let bit3 = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(i));
+            let bit4 = _mm256_castsi256_ps(_mm256_slli_epi32::<27>(i));
+            let (low, high) = (_mm256_blendv_ps(part(0), part(1), bit3), _mm256_blendv_ps(part(2), part(3), bit3));
+            _mm256_blendv_ps(low, high, bit4)
+        }
+    }
+
     intrinsics! {
         splat(v: f32) -> __m256 = _mm256_set1_ps(v);
         add(a: __m256, b: __m256) -> __m256 = _mm256_add_ps(a, b);
@@ -95,5 +150,9 @@ impl Simd for Avx2 {
         either(a: __m256, b: __m256) -> __m256 = _mm256_or_ps(a, b);
         and_not(a: __m256, b: __m256) -> __m256 = _mm256_andnot_ps(b, a);
         any(m: __m256) -> bool = _mm256_movemask_ps(m) != 0;
+        min(a: __m256, b: __m256) -> __m256 = _mm256_min_ps(a, b);
+        max(a: __m256, b: __m256) -> __m256 = _mm256_max_ps(a, b);
+        ishl(a: __m256i, n: u32) -> __m256i = _mm256_sll_epi32(a, _mm_cvtsi32_si128(n as i32));
+        bitmask(m: __m256) -> u32 = _mm256_movemask_ps(m) as u32;
     }
 }

@@ -9,7 +9,12 @@ pub struct Avx512(());
 
 impl Avx512 {
     pub(crate) fn detect() -> Option<Self> {
-        let has = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512dq") && is_x86_feature_detected!("avx512vl") && is_x86_feature_detected!("f16c") && is_x86_feature_detected!("avx2");
+        let has = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("f16c")
+            && is_x86_feature_detected!("avx2");
         has.then_some(Avx512(()))
     }
 }
@@ -66,6 +71,37 @@ impl Simd for Avx512 {
         unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), v) }
     }
 
+    #[inline(always)]
+    fn bitmask(self, m: __mmask16) -> u32 {
+        u32::from(m)
+    }
+    #[inline(always)]
+    fn store_bytes(self, a: __m512i, out: &mut [u8]) {
+        assert!(out.len() >= 16);
+        // SAFETY: the assertion above; features as in `intrinsics`.
+        unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(a)) }
+    }
+    #[inline(always)]
+    fn load_f16(self, x: &[u8]) -> __m512 {
+        assert!(x.len() >= 32);
+        // SAFETY: the assertion above; features as in `intrinsics`.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn store_f16(self, a: __m512, out: &mut [u8]) {
+        assert!(out.len() >= 32);
+        // SAFETY: the assertion above; features as in `intrinsics`.
+        unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(a)) }
+    }
+    #[inline(always)]
+    fn lookup32(self, table: &[f32; 32], i: __m512i) -> __m512 {
+        // SAFETY: the table has twice sixteen values; features as in `intrinsics`.
+        unsafe {
+            let (low, high) = (_mm512_loadu_ps(table.as_ptr()), _mm512_loadu_ps(table.as_ptr().add(16)));
+            _mm512_permutex2var_ps(low, i, high)
+        }
+    }
+
     intrinsics! {
         splat(v: f32) -> __m512 = _mm512_set1_ps(v);
         add(a: __m512, b: __m512) -> __m512 = _mm512_add_ps(a, b);
@@ -91,6 +127,11 @@ impl Simd for Avx512 {
         from_bits(a: __m512i) -> __m512 = _mm512_castsi512_ps(a);
         to_f32(a: __m512i) -> __m512 = _mm512_cvtepi32_ps(a);
         trunc(a: __m512) -> __m512i = _mm512_cvttps_epi32(a);
+        min(a: __m512, b: __m512) -> __m512 = _mm512_min_ps(a, b);
+        max(a: __m512, b: __m512) -> __m512 = _mm512_max_ps(a, b);
+        reduce_min(a: __m512) -> f32 = _mm512_reduce_min_ps(a);
+        reduce_max(a: __m512) -> f32 = _mm512_reduce_max_ps(a);
+        ishl(a: __m512i, n: u32) -> __m512i = _mm512_sll_epi32(a, _mm_cvtsi32_si128(n as i32));
     }
     #[inline(always)]
     fn both(self, a: __mmask16, b: __mmask16) -> __mmask16 {

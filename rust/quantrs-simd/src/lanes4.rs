@@ -1,6 +1,7 @@
 //! Four lanes in plain arrays: what the compiler turns into SSE2 or NEON.
 
 use crate::Simd;
+use crate::half::{f16_bits, f16_value};
 use crate::rounding::trunc_i32;
 
 /// The four-lane level; every CPU has it.
@@ -161,5 +162,52 @@ impl Simd for Lanes4 {
     #[inline(always)]
     fn any(self, m: [i32; 4]) -> bool {
         m != [0; 4]
+    }
+    #[inline(always)]
+    fn min(self, a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        map2(a, b, |x, y| if x < y { x } else { y })
+    }
+    #[inline(always)]
+    fn max(self, a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        map2(a, b, |x, y| if x > y { x } else { y })
+    }
+    #[inline(always)]
+    fn reduce_min(self, a: [f32; 4]) -> f32 {
+        let pairs = self.min(a, [a[2], a[3], a[0], a[1]]);
+        if pairs[0] < pairs[1] { pairs[0] } else { pairs[1] }
+    }
+    #[inline(always)]
+    fn reduce_max(self, a: [f32; 4]) -> f32 {
+        let pairs = self.max(a, [a[2], a[3], a[0], a[1]]);
+        if pairs[0] > pairs[1] { pairs[0] } else { pairs[1] }
+    }
+    #[inline(always)]
+    fn ishl(self, a: [i32; 4], n: u32) -> [i32; 4] {
+        a.map(|x| x << n)
+    }
+    #[inline(always)]
+    fn bitmask(self, m: [i32; 4]) -> u32 {
+        let bits = self.iand(m, [1, 2, 4, 8]);
+        (bits[0] | bits[1] | bits[2] | bits[3]) as u32
+    }
+    #[inline(always)]
+    fn store_bytes(self, a: [i32; 4], out: &mut [u8]) {
+        out[..4].copy_from_slice(&a.map(|x| x as u8));
+    }
+    #[inline(always)]
+    fn load_f16(self, x: &[u8]) -> [f32; 4] {
+        let x: &[u8; 8] = x[..8].try_into().expect("eight bytes");
+        [0, 2, 4, 6].map(|i| f16_value(u16::from_le_bytes([x[i], x[i + 1]])))
+    }
+    #[inline(always)]
+    fn store_f16(self, a: [f32; 4], out: &mut [u8]) {
+        let bits = a.map(f16_bits);
+        for (out, bits) in out[..8].chunks_exact_mut(2).zip(bits) {
+            out.copy_from_slice(&bits.to_le_bytes());
+        }
+    }
+    #[inline(always)]
+    fn lookup32(self, table: &[f32; 32], i: [i32; 4]) -> [f32; 4] {
+        i.map(|i| table[(i & 31) as usize])
     }
 }

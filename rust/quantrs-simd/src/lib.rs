@@ -28,6 +28,7 @@
 //! Every operation is one correctly rounded IEEE operation and gives the same bits on all levels; none is contracted into a
 //! fused multiply-add, and none is reassociated. That is what lets a lane repeat a scalar algorithm exactly.
 
+mod half;
 mod lanes4;
 mod level;
 mod rounding;
@@ -41,6 +42,7 @@ mod avx512;
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
+pub use half::{bf16_bits, bf16_value, f16_bits, f16_value};
 pub use lanes4::Lanes4;
 pub use level::{Level, LevelError};
 pub use rounding::{nearest_int_ggml, round_half_away, trunc_i32};

@@ -35,6 +35,11 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn sqrt(self, a: Self::F) -> Self::F;
     /// |a|: clears the sign bit.
     fn abs(self, a: Self::F) -> Self::F;
+    /// -a: flips the sign bit, of zeros too.
+    #[inline(always)]
+    fn neg(self, a: Self::F) -> Self::F {
+        self.sub(self.splat(-0.0), a)
+    }
     /// a < b
     fn lt(self, a: Self::F, b: Self::F) -> Self::M;
     /// a <= b
@@ -95,11 +100,44 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Whether any lane is true.
     fn any(self, m: Self::M) -> bool;
 
+    /// The smaller: `a < b ? a : b`, hence b when either is NaN or both are zeros.
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The larger: `a > b ? a : b`, hence b when either is NaN or both are zeros.
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The smallest lane. No lane is NaN; which zero wins is unspecified.
+    fn reduce_min(self, a: Self::F) -> f32;
+    /// The largest lane. No lane is NaN; which zero wins is unspecified.
+    fn reduce_max(self, a: Self::F) -> f32;
+    /// a << n, for n in 0..32.
+    fn ishl(self, a: Self::I, n: u32) -> Self::I;
+    /// Lane j in bit j.
+    fn bitmask(self, m: Self::M) -> u32;
+    /// The low 8 bits of every lane, to the first `LANES` bytes of `out`. Panics when there are fewer.
+    fn store_bytes(self, a: Self::I, out: &mut [u8]);
+    /// The first `LANES` little-endian f16 of `x`, widened: exact; a NaN stays a NaN. Panics when there are fewer.
+    fn load_f16(self, x: &[u8]) -> Self::F;
+    /// Rounded to f16 as [`f16_bits`](crate::f16_bits), little-endian, to the first `2 * LANES` bytes of `out`. Panics when
+    /// there are fewer. No lane is NaN.
+    fn store_f16(self, a: Self::F, out: &mut [u8]);
+    /// `table[i & 31]`
+    fn lookup32(self, table: &[f32; 32], i: Self::I) -> Self::F;
+
     /// [`nearest_int_ggml`](crate::nearest_int_ggml) in every lane.
     #[inline(always)]
     fn nearest_int(self, v: Self::F) -> Self::I {
         let bits = self.to_bits(self.add(v, self.splat(12_582_912.0)));
         self.isub(self.iand(bits, self.isplat(0x007f_ffff)), self.isplat(0x0040_0000))
+    }
+
+    /// [`round_half_away`](crate::round_half_away), then [`trunc`](Self::trunc), for |v| < 2^22 and for NaN and infinities.
+    ///
+    /// The addend is the largest float below one half: with one half itself, the sum for the largest float below one half
+    /// would round up to 1.
+    #[inline(always)]
+    fn round_half_away(self, v: Self::F) -> Self::I {
+        let sign = self.iand(self.to_bits(v), self.isplat(i32::MIN));
+        let addend = self.ior(sign, self.isplat(0x3eff_ffff));
+        self.trunc(self.add(v, self.from_bits(addend)))
     }
 
     /// `clamp(nearest_int(v), lo, hi)` as a float. `lo` and `hi` lie within +-2^22.
