@@ -1,0 +1,90 @@
+"""Quantize language models on any CPU: NumPy arrays, and GGUF files byte for byte as ``llama-quantize`` writes them.
+
+Nothing heavy is imported before it is used: ``import quantrs`` alone loads neither NumPy nor the command line.
+
+Examples
+--------
+>>> import numpy as np
+>>> import quantrs as qr
+>>> w = np.linspace(-1, 1, 512, dtype=np.float32).reshape(2, 256)
+>>> q = qr.quantize(w, "q4_k")
+>>> q
+QuantizedArray(type='q4_k', shape=(2, 256), nbytes=288, bits_per_weight=4.5)
+>>> q.dequantize().shape
+(2, 256)
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from quantrs._native import __version__
+    from quantrs.arrays import ArrayError, QuantizedArray, quantize
+    from quantrs.block_types import BlockType, types
+    from quantrs.checkpoint import Checkpoint, Tensor, open
+    from quantrs.errors import (
+        Cancelled,
+        FileError,
+        FormatError,
+        InputError,
+        QuantrsError,
+        QuantrsWarning,
+        UsageError,
+    )
+    from quantrs.pipeline import quantize_checkpoint
+    from quantrs.report import Report
+
+__all__ = [
+    "ArrayError",
+    "BlockType",
+    "Cancelled",
+    "Checkpoint",
+    "FileError",
+    "FormatError",
+    "InputError",
+    "QuantizedArray",
+    "QuantrsError",
+    "QuantrsWarning",
+    "Report",
+    "Tensor",
+    "UsageError",
+    "__version__",
+    "open",
+    "quantize",
+    "quantize_checkpoint",
+    "types",
+]
+
+_HOMES = {
+    "ArrayError": "arrays",
+    "BlockType": "block_types",
+    "Cancelled": "errors",
+    "Checkpoint": "checkpoint",
+    "FileError": "errors",
+    "FormatError": "errors",
+    "InputError": "errors",
+    "QuantizedArray": "arrays",
+    "QuantrsError": "errors",
+    "QuantrsWarning": "errors",
+    "Report": "report",
+    "Tensor": "checkpoint",
+    "UsageError": "errors",
+    "__version__": "_native",
+    "open": "checkpoint",
+    "quantize": "arrays",
+    "quantize_checkpoint": "pipeline",
+    "types": "block_types",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'quantrs' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(f"quantrs.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

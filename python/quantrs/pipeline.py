@@ -1,0 +1,243 @@
+"""The flow on one screen: a checkpoint, a plan, an output that is never half there, a report."""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantrs import _native, output
+from quantrs.errors import InputError
+from quantrs.fingerprint import fingerprint
+from quantrs.journal import Journal, part_path
+from quantrs.options import QuantizeOptions
+from quantrs.plan import Plan
+from quantrs.progress import Watcher, run_watched
+from quantrs.report import Report, group_errors
+from quantrs.writer import Key, Writer
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from quantrs.journal import Job, Record
+    from quantrs.plan import TensorPlan
+
+__all__ = ["quantize_checkpoint", "quantize_gguf"]
+
+
+def quantize_checkpoint(
+    src: "str | PathLike[str]",
+    dst: "str | PathLike[str]",
+    *,
+    scheme: str,
+    imatrix: "str | PathLike[str] | None" = None,
+    include_weights: Sequence[str] = (),
+    exclude_weights: Sequence[str] = (),
+    pure: bool = False,
+    leave_output_tensor: bool = False,
+    output_tensor_type: str | None = None,
+    token_embedding_type: str | None = None,
+    tensor_types: Sequence[tuple[str, str]] = (),
+    recipe: "str | PathLike[str] | None" = None,
+    override_kv: Sequence[str] = (),
+    prune_layers: Sequence[int] = (),
+    keep_split: bool = False,
+    allow_requantize: bool = False,
+    threads: int | None = None,
+    force: bool = False,
+    resume: bool = False,
+    measure: bool = False,
+    watcher: Watcher | None = None,
+) -> Report:
+    """Quantize a GGUF model into another GGUF file: what ``quantrs quantize`` does, as one call.
+
+    Parameters
+    ----------
+    src, dst : path-like
+        The model (of a split one, its first file), and the file to write. Nothing has the name `dst` before it is whole.
+    scheme : str
+        File type, in any letter case: ``"Q4_K_M"``, ``"IQ4_XS"``, ``"F16"``, ``"COPY"`` ...
+    imatrix : path-like, optional
+        Importance matrix, of either format. The written file names it as given here.
+    include_weights, exclude_weights : sequence of str
+        Use only, or leave out, importance entries whose name contains one of these.
+    pure : bool
+        All tensors get the type that `scheme` is named after.
+    leave_output_tensor : bool
+        Copy ``output.weight``.
+    output_tensor_type, token_embedding_type : str, optional
+        Tensor types of ``output.weight`` and ``token_embd.weight``.
+    tensor_types : sequence of (str, str)
+        Regular expression and tensor type; the first that is found in a tensor's name decides.
+    recipe : path-like, optional
+        TOML file of ordered rules.
+    override_kv : sequence of str
+        ``KEY=TYPE:VALUE``: metadata to write instead of the source's.
+    prune_layers : sequence of int
+        Layers to leave out.
+    keep_split : bool
+        Write as many files as the source has.
+    allow_requantize : bool
+        Accept a source that is quantized already.
+    threads : int, optional
+        By default all CPUs that the process may use. The bytes do not depend on it.
+    force : bool
+        Replace `dst` if it exists, and drop unfinished work on it unless `resume` is given.
+    resume : bool
+        Go on from an earlier call that was broken off. With nothing to resume the work starts afresh; with `dst` already
+        complete nothing is done.
+    measure : bool
+        Compare each converted tensor with its source (`Report.errors`).
+    watcher : Watcher, optional
+        Is told about progress and notices.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    UsageError, InputError, FormatError
+        The job cannot be done; nothing is left behind.
+    FileError
+        Reading or writing failed. What is done so far is kept for `resume`.
+
+    Examples
+    --------
+    >>> import quantrs as qr
+    >>> report = qr.quantize_checkpoint(model_path, output_path, scheme="Q4_K_M")
+    >>> report.file_type, report.already_complete
+    ('Q4_K_M', False)
+    """
+    options = QuantizeOptions(
+        to=scheme,
+        imatrix=None if imatrix is None else os.fspath(imatrix),
+        include_weights=tuple(include_weights),
+        exclude_weights=tuple(exclude_weights),
+        pure=pure,
+        leave_output_tensor=leave_output_tensor,
+        output_tensor_type=output_tensor_type,
+        token_embedding_type=token_embedding_type,
+        tensor_types=tuple((pattern.lower(), type_name) for pattern, type_name in tensor_types),
+        recipe=None if recipe is None else Path(recipe),
+        override_kv=tuple(override_kv),
+        prune_layers=tuple(prune_layers),
+        keep_split=keep_split,
+        allow_requantize=allow_requantize,
+    )
+    return quantize_gguf(src, dst, options, threads=threads, force=force, resume=resume, measure=measure, watcher=watcher or Watcher())
+
+
+def quantize_gguf(
+    src: "str | PathLike[str]",
+    dst: "str | PathLike[str]",
+    options: QuantizeOptions,
+    *,
+    threads: int | None,
+    force: bool,
+    resume: bool,
+    measure: bool,
+    watcher: Watcher,
+) -> Report:
+    """`quantize_checkpoint` with its options as one record."""
+    started = time.perf_counter()
+    source = _native.Gguf.open(src)
+    plan = Plan.for_gguf(source, options, os.fspath(dst))
+    plan.check()
+    output.check_names(plan, [*source.files, *(path for path in (options.imatrix, options.recipe) if path)])
+    for text in (*source.notices, *plan.notices):
+        watcher.notice(text)
+    watcher.planned(plan)
+    job = fingerprint(source, plan)
+
+    with Journal.lock(Path(dst)) as journal:
+        done = _take_up(journal, job, plan, force=force, resume=resume)
+        if done is None:
+            return _report(source, plan, started, already_complete=True)
+        output.check_room(plan)
+        if not done:
+            _drop_old_work(journal, plan)
+        n_resumed = len(done)
+        progress = _native.Progress()
+        writer = Writer(source=source, plan=plan, job=job, journal=journal, done=done, progress=progress, threads=threads, measure=measure)
+        try:
+            run_watched(lambda: writer.run(force=force), watcher=watcher, progress=progress, total_bytes=writer.todo_bytes())
+        except BaseException:
+            if journal.is_open:
+                watcher.kept((*map(part_path, writer.outputs), journal.path))
+            raise
+        return _report(source, plan, started, written=writer.written(), resumed_tensors=n_resumed)
+
+
+def _take_up(journal: Journal, job: "Job", plan: Plan, *, force: bool, resume: bool) -> "dict[Key, Record] | None":
+    """Decide what becomes of an earlier run's work: its records to go on from, ``{}`` to start afresh, None if all is done.
+
+    Raises
+    ------
+    InputError
+        The output exists, or unfinished work is another job's, or needs a decision by the user.
+    """
+    same = journal.job == job
+    goes_on = resume and same and bool(journal.records) and _parts_fit(journal, plan)
+    if resume and not (goes_on and force) and _nothing_else(journal, same) and output.is_complete(plan):
+        if same:
+            _drop_old_work(journal, plan)
+        return None
+    if not same and journal.holds_work and (resume or not force):
+        found = f"it differs in: {journal.job.difference(job)}" if journal.job else "another version of quantrs wrote it"
+        raise InputError(
+            f"{journal.path}: holds the unfinished work of another job ({found}); finish that one, or start afresh with --force "
+            "and without --resume"
+        )
+    if same and journal.holds_work and not (force or resume):
+        raise InputError(
+            f"{journal.path}: {len(journal.records)} of {len(plan.tensors)} tensors of this very job are done already; "
+            "--resume goes on from there, --force starts afresh"
+        )
+    if not force:
+        output.check_absent(file for file in plan.files if not (goes_on and journal.complete and output.is_renamed(file)))
+    return {(record.file, record.tensor): record for record in journal.records} if goes_on else {}
+
+
+def _nothing_else(journal: Journal, same: bool) -> bool:
+    return same or not journal.holds_work
+
+
+def _parts_fit(journal: Journal, plan: Plan) -> bool:
+    """Each output is there as a part file of the planned size, or, once all was complete, under its final name."""
+    return all(output.has_part(file) or (journal.complete and output.is_renamed(file)) for file in plan.files)
+
+
+def _drop_old_work(journal: Journal, plan: Plan) -> None:
+    names = {Path(file.path) for file in plan.files}
+    if journal.job is not None:
+        names |= {journal.path.with_name(name) for name, _ in journal.job.outputs}
+    output.discard_parts(names)
+    journal.forget()
+
+
+def _report(
+    source: "_native.Gguf",
+    plan: Plan,
+    started: float,
+    *,
+    written: "Sequence[tuple[TensorPlan, Record]]" = (),
+    resumed_tensors: int = 0,
+    already_complete: bool = False,
+) -> Report:
+    n_weights = sum(tensor.n_rows * tensor.n_cols for tensor in plan.tensors)
+    return Report(
+        files=tuple(file.path for file in plan.files),
+        file_type=plan.file_type,
+        source_bytes=plan.source_bytes,
+        file_bytes=plan.file_bytes,
+        source_bits_per_weight=8 * sum(tensor.source.nbytes for tensor in plan.tensors) / n_weights if n_weights else 0.0,
+        bits_per_weight=8 * sum(tensor.nbytes for tensor in plan.tensors) / n_weights if n_weights else 0.0,
+        seconds=time.perf_counter() - started,
+        already_complete=already_complete,
+        tensors=len(plan.tensors),
+        resumed_tensors=resumed_tensors,
+        clipped_blocks=sum(record.clipped_blocks for _, record in written),
+        notices=(*source.notices, *plan.notices),
+        errors=group_errors(written),
+    )

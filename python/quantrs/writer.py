@@ -1,0 +1,150 @@
+"""Carries a plan out: part files are filled tensor by tensor, the journal follows, whole files get their names."""
+
+import math
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantrs import _native
+from quantrs.errors import FileError, FormatError, InputError
+from quantrs.fingerprint import source_stamp
+from quantrs.journal import Record, part_path
+from quantrs.output import discard_parts, publish
+
+if TYPE_CHECKING:
+    from quantrs.journal import Job, Journal
+    from quantrs.plan import Plan, TensorPlan
+
+__all__ = ["Key", "Writer"]
+
+Key = tuple[int, str]
+"""Index of the output file, name of the tensor."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writer:
+    """One job, under its journal's lock."""
+
+    source: "_native.Gguf"
+    plan: "Plan"
+    job: "Job"
+    journal: "Journal"
+    done: "dict[Key, Record]"
+    """Records of an earlier run; `run` adds to them."""
+    progress: "_native.Progress"
+    threads: int | None
+    measure: bool
+
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        """Final paths."""
+        return tuple(Path(file.path) for file in self.plan.files)
+
+    def todo_bytes(self) -> int:
+        """Source bytes of the tensors that are not done."""
+        return sum(tensor.source.nbytes for key, tensor in self._tensors() if key not in self.done)
+
+    def written(self) -> "list[tuple[TensorPlan, Record]]":
+        """All tensors with their records, in file order; after `run`."""
+        return [(tensor, self.done[key]) for key, tensor in self._tensors()]
+
+    def run(self, *, force: bool) -> None:
+        """Write what is not done, sync, rename, and remove the journal.
+
+        Raises
+        ------
+        InputError, FormatError
+            The source holds something that cannot be written: part files and journal are deleted.
+        FileError, Cancelled
+            They are kept, so that the job can be resumed (but not if the part files could not be made in the first place).
+        """
+        try:
+            if not (self.done and self.journal.complete):
+                with ExitStack() as stack:
+                    self._fill(self._open_parts(stack))
+                self._check_source()
+                self.journal.set_complete(sync=len(self.plan.files) > 1)
+            publish(self.plan, force=force)
+        except (InputError, FormatError):
+            self.discard()
+            raise
+        self.journal.remove()
+
+    def discard(self) -> None:
+        """Delete part files and journal."""
+        discard_parts(self.outputs)
+        self.journal.remove()
+
+    def _tensors(self) -> "list[tuple[Key, TensorPlan]]":
+        return [((i, tensor.name), tensor) for i, file in enumerate(self.plan.files) for tensor in file.tensors]
+
+    def _open_parts(self, stack: ExitStack) -> "list[_native.PartFile]":
+        """Part files of all outputs before any is filled, so that a disk without room says so at once."""
+        fresh = not self.done
+        if fresh:
+            self.journal.start(self.job)
+        else:
+            self.journal.resume()
+        open_part = _native.PartFile.create if fresh else _native.PartFile.reopen
+        parts = []
+        try:
+            for output, file in zip(self.outputs, self.plan.files, strict=True):
+                parts.append(open_part(part_path(output), file.file_bytes))
+                stack.callback(parts[-1].close)
+        except FileError:
+            if fresh:
+                stack.close()
+                self.discard()
+            raise
+        return parts
+
+    def _fill(self, parts: "list[_native.PartFile]") -> None:
+        sources: dict[str, _native.SourceFile] = {}
+        self._drop_damaged(parts)
+        for part, file in zip(parts, self.plan.files, strict=True):
+            part.write(0, file.header)
+        for (index, name), tensor in self._tensors():
+            if (index, name) in self.done:
+                continue
+            path = tensor.source.file
+            source = sources.get(path) or sources.setdefault(path, _native.SourceFile(path))
+            written = self._write_tensor(parts[index], source, tensor)
+            record = Record(file=index, tensor=name, crc32=written.crc32, clipped_blocks=written.clipped_blocks, errors=_errors(written))
+            self.journal.add(record)
+            self.done[index, name] = record
+        for part in parts:
+            part.sync()
+
+    def _drop_damaged(self, parts: "list[_native.PartFile]") -> None:
+        """Forget records whose bytes are not on disk: a power failure can lose writes that the journal knows of."""
+        for (index, name), tensor in self._tensors():
+            record = self.done.get((index, name))
+            if record is not None and parts[index].checksum(tensor.offset, tensor.nbytes) != record.crc32:
+                del self.done[index, name]
+
+    def _write_tensor(self, part: "_native.PartFile", source: "_native.SourceFile", tensor: "TensorPlan") -> "_native.TensorWritten":
+        return part.write_tensor(
+            tensor.offset,
+            tensor.target_type,
+            source,
+            tensor.source.offset,
+            tensor.source_type,
+            tensor.n_rows,
+            tensor.n_cols,
+            name=tensor.imatrix_name or tensor.name,
+            imatrix=self.plan.imatrix if tensor.imatrix_name else None,
+            threads=self.threads,
+            measure=self.measure and not tensor.copied,
+            progress=self.progress,
+        )
+
+    def _check_source(self) -> None:
+        if source_stamp(self.source) != self.job.source:
+            raise InputError(f"{self.source.files[0]}: the source was changed while it was being read; start again")
+
+
+def _errors(written: "_native.TensorWritten") -> tuple[float, float, float] | None:
+    if math.isnan(written.sum_squared_error):
+        return None
+    return written.sum_squared_error, written.sum_squared, written.max_error
