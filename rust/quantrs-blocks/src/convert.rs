@@ -92,14 +92,10 @@ impl<'a> Converter<'a> {
         importance: Option<&'a [f32]>,
     ) -> Result<Converter<'a>, BlockError> {
         for format in [src, dst] {
-            if !n_cols.is_multiple_of(format.block_len) {
-                return Err(BlockError::RowLength { n_cols, block_len: format.block_len, format: format.name });
-            }
+            check_row_length(format, n_cols)?;
         }
         let importance = if src.id != dst.id {
-            if src.dequantize.is_none() {
-                return Err(BlockError::Unsupported { format: src.name, verb: "decoded" });
-            }
+            check_decoder(src)?;
             if dst.quantize.is_none() {
                 return Err(BlockError::Unsupported { format: dst.name, verb: "written" });
             }
@@ -121,6 +117,21 @@ impl<'a> Converter<'a> {
             }
         }
         Ok(Converter { level, src, dst, n_rows, n_cols, importance })
+    }
+
+    /// For [`errors`](Self::errors) only: both formats need a decoder, neither a quantizer.
+    pub fn comparing(
+        level: Level,
+        src: &'static BlockFormat,
+        dst: &'static BlockFormat,
+        n_rows: usize,
+        n_cols: usize,
+    ) -> Result<Converter<'static>, BlockError> {
+        for format in [src, dst] {
+            check_row_length(format, n_cols)?;
+            check_decoder(format)?;
+        }
+        Ok(Converter { level, src, dst, n_rows, n_cols, importance: None })
     }
 
     /// Number of chunks; they cover the matrix in order.
@@ -307,6 +318,20 @@ enum Chunking {
     Pieces { per_row: usize },
     /// `rows` whole rows, within each slice of rows that shares importance weights.
     Rows { n_slices: usize, per_slice: usize, rows: usize },
+}
+
+fn check_row_length(format: &BlockFormat, n_cols: usize) -> Result<(), BlockError> {
+    match format.row_bytes(n_cols) {
+        Some(_) => Ok(()),
+        None => Err(BlockError::RowLength { n_cols, block_len: format.block_len, format: format.name }),
+    }
+}
+
+fn check_decoder(format: &BlockFormat) -> Result<(), BlockError> {
+    match format.dequantize {
+        Some(_) => Ok(()),
+        None => Err(BlockError::Unsupported { format: format.name, verb: "decoded" }),
+    }
 }
 
 fn check_size(what: &'static str, found: usize, expected: usize) -> Result<(), BlockError> {

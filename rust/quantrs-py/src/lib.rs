@@ -1,1 +1,33 @@
-//! Python module `quantrs._native`.
+//! Python module `quantrs._native`: check, release the GIL, call, wrap. Its typed face is `python/quantrs/_native.pyi`.
+
+mod arrays;
+mod cpu;
+mod error;
+mod files;
+mod gguf;
+mod imatrix;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    error::add_classes(m)?;
+    m.add_function(wrap_pyfunction!(cpu::levels, m)?)?;
+    m.add_function(wrap_pyfunction!(cpu::level, m)?)?;
+    m.add_function(wrap_pyfunction!(cpu::default_threads, m)?)?;
+    m.add_class::<cpu::BlockFormat>()?;
+    m.add_function(wrap_pyfunction!(cpu::block_formats, m)?)?;
+    m.add_function(wrap_pyfunction!(arrays::convert_rows, m)?)?;
+    m.add_function(wrap_pyfunction!(arrays::row_errors, m)?)?;
+    m.add_class::<gguf::Gguf>()?;
+    m.add_class::<gguf::GgufHeader>()?;
+    m.add_class::<gguf::TensorInfo>()?;
+    m.add_class::<imatrix::Imatrix>()?;
+    m.add_class::<files::Progress>()?;
+    m.add_class::<files::SourceFile>()?;
+    m.add_class::<files::PartFile>()?;
+    m.add_class::<files::TensorWritten>()?;
+    m.add_function(wrap_pyfunction!(files::check_rows, m)?)?;
+    Ok(())
+}

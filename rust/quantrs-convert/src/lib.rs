@@ -1,0 +1,35 @@
+//! Tensors from file to file, chunk by chunk on all threads: memory stays at a few buffers per thread, whatever the tensor.
+//!
+//! Each worker takes the next chunk of rows, reads it at its place, converts it and writes it at its place, so the source and
+//! the result need no order and no queue. Chunks do not depend on the number of threads; nor does anything written.
+
+mod chunks;
+mod progress;
+mod tensor;
+mod writeback;
+
+pub use progress::Progress;
+pub use tensor::{TensorSource, Written, check_tensor, copy_bytes, write_tensor};
+pub use writeback::Writeback;
+
+use quantrs_blocks::BlockError;
+use quantrs_formats::FormatError;
+
+/// Why a tensor could not be written or checked.
+#[derive(Debug, thiserror::Error)]
+pub enum ConvertError {
+    /// The values cannot be converted.
+    #[error("{name}: {source}")]
+    Values {
+        /// The tensor.
+        name: String,
+        /// What is wrong, and in which row and column.
+        source: BlockError,
+    },
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FormatError),
+    /// [`Progress::cancel`] was called.
+    #[error("cancelled")]
+    Cancelled,
+}
