@@ -42,6 +42,16 @@ pub(crate) fn unpack_scales_mins(packed: &[u8]) -> ([u8; 8], [u8; 8]) {
     (scales, mins)
 }
 
+/// Two bits of each of 256 levels in 64 bytes (Q2_K, Q3_K): bits 2p of byte 32n + l are element 128n + 32p + l.
+#[inline(always)]
+pub(crate) fn put_two_bit_planes(q: &[u8; 256], out: &mut [u8]) {
+    for (out, q) in out[..64].chunks_exact_mut(32).zip(q.chunks_exact(128)) {
+        for l in 0..32 {
+            out[l] = (q[l] & 3) | (q[l + 32] & 3) << 2 | (q[l + 64] & 3) << 4 | q[l + 96] << 6;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

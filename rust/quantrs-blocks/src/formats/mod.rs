@@ -1,6 +1,7 @@
 //! One file per format.
 
 pub(crate) mod float;
+mod fp4;
 pub(crate) mod iq1_m;
 pub(crate) mod iq1_s;
 pub(crate) mod iq2_s;
@@ -10,6 +11,8 @@ pub(crate) mod iq3_s;
 pub(crate) mod iq3_xxs;
 pub(crate) mod iq4_nl;
 pub(crate) mod iq4_xs;
+pub(crate) mod k_batches;
+pub(crate) mod k_minmax;
 pub(crate) mod mxfp4;
 pub(crate) mod nvfp4;
 pub(crate) mod q1_0;
@@ -26,5 +29,6 @@ pub(crate) mod q6_k;
 pub(crate) mod q8_0;
 pub(crate) mod q8_1;
 pub(crate) mod q8_k;
+mod ternary;
 pub(crate) mod tq1_0;
 pub(crate) mod tq2_0;

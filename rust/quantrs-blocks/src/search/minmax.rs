@@ -5,7 +5,6 @@
 //!              minimum of its levels. A better candidate replaces the minimum that later candidates start from
 //! Exact        equals `make_qkx2_quants` and `make_qkx3_quants`, ggml `src/ggml-quants.c`, FP contraction off
 
-use crate::lanes::MAX_LANES;
 use quantrs_simd::{Simd, nearest_int_ggml};
 
 /// What distinguishes the formats that use this search.
@@ -30,17 +29,17 @@ impl MinMax {
     }
 }
 
-/// Result of a search, one entry per sub-block.
+/// Result of a search: of one sub-block (`f32`) or of one per lane (`S::F`).
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct MinMaxFit {
+pub(crate) struct MinMaxFit<F = f32> {
     /// Scale, >= 0 unless the input is degenerate.
-    pub(crate) scale: f32,
+    pub(crate) scale: F,
     /// The minimum, negated: >= 0.
-    pub(crate) minus_min: f32,
+    pub(crate) minus_min: F,
     /// The levels are `clamp(nearest_int(iscale * (x - level_min)), 0, nmax)`.
-    pub(crate) iscale: f32,
+    pub(crate) iscale: F,
     /// See `iscale`; not the final minimum.
-    pub(crate) level_min: f32,
+    pub(crate) level_min: F,
 }
 
 impl MinMaxFit {
@@ -116,15 +115,9 @@ pub(crate) fn minmax_ref(p: &MinMax, x: &[f32], weights: &[f32]) -> MinMaxFit {
     fit
 }
 
-/// The same search with one sub-block per lane; `fits` receives `S::LANES` results.
+/// The same search with one sub-block per lane.
 #[inline(always)]
-pub(crate) fn minmax<S: Simd, const N: usize>(
-    s: S,
-    p: &MinMax,
-    x: &[S::F; N],
-    weights: &[S::F; N],
-    fits: &mut [MinMaxFit],
-) {
+pub(crate) fn minmax<S: Simd, const N: usize>(s: S, p: &MinMax, x: &[S::F; N], weights: &[S::F; N]) -> MinMaxFit<S::F> {
     let zero = s.splat(0.0);
     let (mut min, mut max) = (x[0], x[0]);
     let mut sum_w = weights[0];
@@ -182,12 +175,10 @@ pub(crate) fn minmax<S: Simd, const N: usize>(
         min = s.select(better, this_min, min);
     }
 
-    let mut out = [[0.0; MAX_LANES]; 4];
-    s.store(s.select(flat, zero, scale), &mut out[0]);
-    s.store(s.select(flat, first_min, min), &mut out[1]);
-    s.store(s.select(flat, zero, iscale), &mut out[2]);
-    s.store(s.select(flat, first_min, level_min), &mut out[3]);
-    for (j, fit) in fits[..S::LANES].iter_mut().enumerate() {
-        *fit = MinMaxFit { scale: out[0][j], minus_min: -out[1][j], iscale: out[2][j], level_min: out[3][j] };
+    MinMaxFit {
+        scale: s.select(flat, zero, scale),
+        minus_min: s.neg(s.select(flat, first_min, min)),
+        iscale: s.select(flat, zero, iscale),
+        level_min: s.select(flat, first_min, level_min),
     }
 }

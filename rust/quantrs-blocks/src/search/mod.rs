@@ -2,6 +2,10 @@
 
 mod minmax;
 mod pos;
+mod q3iter;
+mod sym;
 
 pub(crate) use minmax::{MinMax, MinMaxFit, minmax, minmax_ref};
 pub(crate) use pos::pos_ref;
+pub(crate) use q3iter::{q3iter, q3iter_ref};
+pub(crate) use sym::{EPS, SymFit, signed_max, sym, sym_ref};
