@@ -1,10 +1,219 @@
-//! Q3_K
+//! Q3_K: super-blocks of 256 in sixteen sub-blocks of 16, each with a signed 6-bit scale.
 
+use super::k_batches::{BLOCK_LEN, MAX_BATCH, Weighting, block_weights_ref, for_batches, requantize};
 use crate::format::Rows;
-use quantrs_simd::Level;
+use crate::pack::{get_f16, put_f16, put_two_bit_planes};
+use crate::search::{SymFit, q3iter, q3iter_ref, signed_max, sym, sym_ref};
+use quantrs_simd::{Level, Simd, dispatch, nearest_int_ggml};
 
-pub(crate) fn quantize_ref(_rows: Rows<'_>, _out: &mut [u8]) {}
+const BLOCK_BYTES: usize = 110;
+/// Values per sub-block.
+const SUB: usize = 16;
+const N_SUB: usize = 16;
+const NMAX: i32 = 4;
+/// The scale codes are signed scales plus this.
+const SCALE_BIAS: i32 = 32;
+const WEIGHTING: Weighting = Weighting::Sigma(2.0);
 
-pub(crate) fn quantize(_level: Level, _rows: Rows<'_>, _out: &mut [u8]) {}
+/// What the search found, one entry per sub-block.
+struct Fits<const N: usize> {
+    scale: [f32; N],
+    /// As in [`SymFit`], with importance only.
+    iscale: [f32; N],
+    /// Sum of the weights, with importance only.
+    weight_sum: [f32; N],
+}
 
-pub(crate) fn dequantize(_level: Level, _packed: &[u8], _out: &mut [f32]) {}
+impl<const N: usize> Fits<N> {
+    fn new() -> Self {
+        Fits { scale: [0.0; N], iscale: [0.0; N], weight_sum: [0.0; N] }
+    }
+}
+
+/// Format    256 values -> 110 bytes: hmask[32], qs[64], scales[12], d (f16); 3.4375 bpw. The low two bits are in qs
+///           (`pack::put_two_bit_planes`), the third of element e is bit e / 32 of hmask[e % 32]; scales as in `pack_scales`
+/// Value     w ~ (d * (sc - 32)) * (q - 4), q in 0..=7, sc in 0..=63
+/// Search    `search::q3iter` per sub-block; with importance `search::sym`, weights w * sqrt(sigma2 + x^2), sigma2 = twice the mean
+///           square of the block, and `search::sym` over the scales
+/// Rounding  sc = clamp(nearest_int(-32 / scale of largest magnitude * scale), -32, 31) + 32; then q anew from the stored d * (sc - 32)
+/// Edges     stored scale 0: the levels that the search left; all scales 0: d = 0, all sc = 0
+/// Shapes    rows: f32[n], n % 256 == 0; out: u8[n / 256 * 110]
+/// Exact     bytes equal `quantize_row_q3_K_ref` and `quantize_q3_K`, ggml 0.25.3, FP contraction off
+/// Source    ggml `src/ggml-quants.c` at llama.cpp 0c1e57098
+pub(crate) fn quantize_ref(rows: Rows<'_>, out: &mut [u8]) {
+    for (i, out) in out.chunks_exact_mut(BLOCK_BYTES).enumerate() {
+        let x = rows.block(i, BLOCK_LEN);
+        let weights = rows.block_importance(i, BLOCK_LEN).map(|w| block_weights_ref(WEIGHTING, x, w));
+        let mut fits = Fits::<N_SUB>::new();
+        for (j, x) in x.chunks_exact(SUB).enumerate() {
+            if let Some(weights) = &weights {
+                let weights = &weights[j * SUB..][..SUB];
+                fits.weight_sum[j] = weights.iter().fold(0.0, |sum, w| sum + w);
+                let fit = sym_ref(NMAX, x, weights);
+                (fits.scale[j], fits.iscale[j]) = (fit.scale, fit.iscale);
+            } else {
+                fits.scale[j] = q3iter_ref(NMAX, x, &mut [0; SUB]);
+            }
+        }
+        encode(x, weights.is_some(), &fits, 0, out);
+    }
+}
+
+/// As [`quantize_ref`], one sub-block per lane.
+pub(crate) fn quantize(level: Level, rows: Rows<'_>, out: &mut [u8]) {
+    dispatch!(level, s => quantize_lanes(s, rows, out), scalar => quantize_ref(rows, out));
+}
+
+#[inline(always)]
+fn quantize_lanes<S: Simd>(s: S, rows: Rows<'_>, out: &mut [u8]) {
+    let n_blocks = out.len() / BLOCK_BYTES;
+    for_batches(
+        s,
+        rows,
+        n_blocks,
+        WEIGHTING,
+        &mut Fits::<MAX_BATCH>::new(),
+        #[inline(always)]
+        |fits, at, x: &[S::F; SUB], weights| {
+            if let Some(weights) = weights {
+                let sum = weights.iter().fold(s.splat(0.0), |sum, &w| s.add(sum, w));
+                s.store(sum, &mut fits.weight_sum[at..]);
+                let fit = sym(s, NMAX, x, weights);
+                s.store(fit.scale, &mut fits.scale[at..]);
+                s.store(fit.iscale, &mut fits.iscale[at..]);
+            } else {
+                s.store(q3iter(s, NMAX, x), &mut fits.scale[at..]);
+            }
+        },
+        #[inline(always)]
+        |fits, first, n| {
+            for (b, out) in out[first * BLOCK_BYTES..].chunks_exact_mut(BLOCK_BYTES).take(n).enumerate() {
+                encode(rows.block(first + b, BLOCK_LEN), rows.importance.is_some(), fits, b * N_SUB, out);
+            }
+        },
+    );
+}
+
+/// Quantize the scales of the block whose fits begin at `at`, then its values against the stored scales, and pack.
+#[inline(always)]
+fn encode<const N: usize>(x: &[f32], weighted: bool, fits: &Fits<N>, at: usize, out: &mut [u8]) {
+    let fit_scales = &fits.scale[at..][..N_SUB];
+    let mut codes = [0u8; N_SUB];
+    let d = if weighted {
+        let fit = sym_ref(SCALE_BIAS, fit_scales, &fits.weight_sum[at..][..N_SUB]);
+        for (code, &scale) in codes.iter_mut().zip(fit_scales) {
+            *code = fit.level(scale, SCALE_BIAS);
+        }
+        fit.scale
+    } else {
+        quantize_scales(fit_scales, &mut codes)
+    };
+    put_f16(&mut out[108..], d);
+    out[96..108].copy_from_slice(&pack_scales(&codes));
+    let q = requantize(
+        x,
+        &get_scales(out),
+        &[0.0; N_SUB],
+        (-NMAX, NMAX - 1),
+        #[inline(always)]
+        |j, x, q| {
+            if weighted {
+                let fit = SymFit { scale: fits.scale[at + j], iscale: fits.iscale[at + j] };
+                for (q, &x) in q.iter_mut().zip(x) {
+                    *q = fit.level(x, NMAX);
+                }
+            } else {
+                q3iter_ref(NMAX, x, q);
+            }
+        },
+    );
+    let (hmask, qs) = out.split_at_mut(32);
+    for l in 0..32 {
+        hmask[l] = (0..8).fold(0, |mask, plane| mask | (q[32 * plane + l] >> 2) << plane);
+    }
+    put_two_bit_planes(&q, qs);
+}
+
+/// Codes of signed scales against the one of largest magnitude; returns the value of one step.
+#[inline(always)]
+fn quantize_scales(scales: &[f32], codes: &mut [u8; N_SUB]) -> f32 {
+    let max_scale = signed_max(scales);
+    if max_scale == 0.0 {
+        return 0.0;
+    }
+    let inverse = -(SCALE_BIAS as f32) / max_scale;
+    for (code, scale) in codes.iter_mut().zip(scales) {
+        // ggml keeps the integer in 8 bits before it clamps.
+        let low = nearest_int_ggml(inverse * scale) as i8;
+        *code = (i32::from(low).clamp(-SCALE_BIAS, SCALE_BIAS - 1) + SCALE_BIAS) as u8;
+    }
+    1.0 / inverse
+}
+
+/// Sixteen 6-bit codes in 12 bytes: four low bits as nibbles of bytes 0..8 (code j and j + 8), two high bits of code j at
+/// bits 2 * (j / 4) of byte 8 + j % 4.
+#[inline(always)]
+fn pack_scales(codes: &[u8; N_SUB]) -> [u8; 12] {
+    let mut out = [0; 12];
+    for j in 0..8 {
+        out[j] = (codes[j] & 15) | codes[j + 8] << 4;
+    }
+    for j in 0..4 {
+        let high = |k: usize| codes[4 * k + j] >> 4 & 3;
+        out[8 + j] = high(0) | high(1) << 2 | high(2) << 4 | high(3) << 6;
+    }
+    out
+}
+
+/// Inverse of [`pack_scales`].
+#[inline(always)]
+fn unpack_scales(packed: &[u8; 12]) -> [u8; N_SUB] {
+    let mut codes = [0; N_SUB];
+    for j in 0..N_SUB {
+        let low = if j < 8 { packed[j] & 15 } else { packed[j - 8] >> 4 };
+        codes[j] = low | (packed[8 + j % 4] >> (2 * (j / 4)) & 3) << 4;
+    }
+    codes
+}
+
+/// d * scale of every sub-block, as stored.
+#[inline(always)]
+fn get_scales(block: &[u8]) -> [f32; N_SUB] {
+    let d = get_f16(&block[108..]);
+    let codes = unpack_scales(block[96..].first_chunk().expect("12 bytes"));
+    codes.map(|code| d * (i32::from(code) - SCALE_BIAS) as f32)
+}
+
+/// Inverse of [`quantize`].
+pub(crate) fn dequantize(level: Level, packed: &[u8], out: &mut [f32]) {
+    level.run(
+        #[inline(always)]
+        || {
+            for (b, out) in packed.chunks_exact(BLOCK_BYTES).zip(out.chunks_exact_mut(BLOCK_LEN)) {
+                let scales = get_scales(b);
+                for (j, out) in out.chunks_exact_mut(SUB).enumerate() {
+                    let (half, plane, k) = (j / 8, j % 8 / 2, j % 2);
+                    let hmask: &[u8; 16] = b[16 * k..].first_chunk().expect("16 bytes");
+                    let qs: &[u8; 16] = b[32 + 32 * half + 16 * k..].first_chunk().expect("16 bytes");
+                    for l in 0..16 {
+                        let q = qs[l] >> (2 * plane) & 3 | (hmask[l] >> (4 * half + plane) & 1) << 2;
+                        out[l] = scales[j] * f32::from(q.cast_signed() - 4);
+                    }
+                }
+            }
+        },
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scale_codes_come_back() {
+        for seed in 0..64u8 {
+            let codes = std::array::from_fn(|j| (seed.wrapping_mul(7).wrapping_add(j as u8 * 11)) & 63);
+            assert_eq!(unpack_scales(&pack_scales(&codes)), codes);
+        }
+    }
+}
