@@ -61,10 +61,24 @@ pub(crate) fn parse<S: ReadAt + ?Sized>(
 ) -> Result<Vec<RawTensor>> {
     cursor.check_count(count, MIN_ENTRY_BYTES, format_args!("the {count} tensor entries"))?;
     let mut tensors = Vec::new();
+    let mut without_dims = 0;
     for i in 0..count {
-        tensors.push(parse_entry(cursor, i, notices)?);
+        let tensor = parse_entry(cursor, i, &mut without_dims)?;
+        tensors.push(tensor);
     }
     check_names(cursor, &tensors)?;
+    // One sentence for all of them: a damaged file must not fill the screen.
+    let mut unknown = tensors.iter().filter(|t| t.info.ggml_type().is_none());
+    if let Some(first) = unknown.next() {
+        let (name, id) = (&first.info.name, first.info.type_id);
+        let total = 1 + unknown.count();
+        notices.push(format!(
+            "{total} tensors have a type id that is not known (the first is '{name}', type id {id}); their data is kept as opaque bytes"
+        ));
+    }
+    if without_dims > 0 {
+        notices.push(format!("{without_dims} tensors have no dimensions; each is taken as one element"));
+    }
     Ok(tensors)
 }
 
@@ -81,7 +95,7 @@ fn check_names<S: ReadAt + ?Sized>(cursor: &Cursor<'_, S>, tensors: &[RawTensor]
     }
 }
 
-fn parse_entry<S: ReadAt + ?Sized>(cursor: &mut Cursor<'_, S>, i: u64, notices: &mut Vec<String>) -> Result<RawTensor> {
+fn parse_entry<S: ReadAt + ?Sized>(cursor: &mut Cursor<'_, S>, i: u64, without_dims: &mut u64) -> Result<RawTensor> {
     let entry_at = cursor.position();
     let name_bytes = cursor.string(format_args!("name of tensor {i}"))?;
     let name_place = |cursor: &Cursor<'_, S>| cursor.place(entry_at, format_args!("name of tensor {i}"));
@@ -123,7 +137,7 @@ fn parse_entry<S: ReadAt + ?Sized>(cursor: &mut Cursor<'_, S>, i: u64, notices: 
         return Err(shape_error(cursor, &dims, "fewer than 2^63 elements".into()));
     }
     if dims.is_empty() {
-        notices.push(format!("tensor '{name}': no dimensions; taken as one element"));
+        *without_dims += 1;
         dims.push(1);
     }
 
@@ -138,10 +152,7 @@ fn parse_entry<S: ReadAt + ?Sized>(cursor: &mut Cursor<'_, S>, i: u64, notices: 
         });
     }
     let nbytes = match GgmlType::by_id(type_id) {
-        None => {
-            notices.push(format!("tensor '{name}': type id {type_id} is not known; its data is kept as opaque bytes"));
-            0
-        }
+        None => 0,
         Some(t) if dims[0] % t.block_len != 0 => {
             let expected = format!("a row length that is a multiple of {} (the block of {})", t.block_len, t.name);
             return Err(shape_error(cursor, &dims, expected));
