@@ -11,6 +11,7 @@ mod lanes;
 mod pack;
 mod registry;
 mod search;
+mod tables;
 mod threads;
 
 pub use convert::{Chunk, Converter, RowErrors, Scratch};

@@ -1,10 +1,126 @@
-//! MXFP4
+//! MXFP4: blocks of 32 four-bit floats (E2M1) and a power-of-two scale (E8M0), as the OCP microscaling formats define.
 
+use super::fp4::{doubled, nearest_16, nearest_ref};
+use super::ternary::{largest_magnitude, largest_magnitude_ref};
 use crate::format::Rows;
-use quantrs_simd::Level;
+use quantrs_simd::{Level, dispatch};
 
-pub(crate) fn quantize_ref(_rows: Rows<'_>, _out: &mut [u8]) {}
+const BLOCK_LEN: usize = 32;
+const BLOCK_BYTES: usize = 17;
 
-pub(crate) fn quantize(_level: Level, _rows: Rows<'_>, _out: &mut [u8]) {}
+/// Format    32 values -> 17 bytes: e (E8M0), qs[16]; 4.25 bpw. Byte j is element j (low nibble) and j + 16 (high)
+/// Value     w ~ 2^(e - 128) * doubled E2M1 value of q
+/// Search    e = floor(log2(largest magnitude)) - 2 + 127, the logarithm rounded to f32 before the floor
+/// Rounding  the nearest code, the lowest of equals
+/// Edges     zero block: e = 0. Just below a power of two the logarithm already rounds up to it. e keeps eight bits: a largest
+///           magnitude below 2^-126 wraps to a huge scale with zero codes, one in 2^-126..2^-125 to 255, which is NaN
+/// Shapes    rows: f32[n], n % 32 == 0; out: u8[n / 32 * 17]
+/// Exact     bytes equal `quantize_row_mxfp4_ref`, ggml 0.25.3, FP contraction off
+/// Source    ggml `src/ggml-quants.c` at llama.cpp 0c1e57098; OCP Microscaling Formats (MX) Specification 1.0
+pub(crate) fn quantize_ref(rows: Rows<'_>, out: &mut [u8]) {
+    for (x, out) in rows.x.chunks_exact(BLOCK_LEN).zip(out.chunks_exact_mut(BLOCK_BYTES)) {
+        let largest = largest_magnitude_ref(x);
+        out[0] = if largest > 0.0 { exponent_code(floor_log2_ref(largest)) } else { 0 };
+        let scale = half_scale(out[0]);
+        for j in 0..16 {
+            out[1 + j] = nearest_ref(x[j], scale) | nearest_ref(x[j + 16], scale) << 4;
+        }
+    }
+}
 
-pub(crate) fn dequantize(_level: Level, _packed: &[u8], _out: &mut [f32]) {}
+/// As [`quantize_ref`], vectorized along the block: nothing but the largest magnitude crosses elements.
+pub(crate) fn quantize(level: Level, rows: Rows<'_>, out: &mut [u8]) {
+    dispatch!(level, _s => quantize_wide(rows, out), scalar => quantize_ref(rows, out));
+}
+
+#[inline(always)]
+fn quantize_wide(rows: Rows<'_>, out: &mut [u8]) {
+    for (x, out) in rows.x.chunks_exact(BLOCK_LEN).zip(out.chunks_exact_mut(BLOCK_BYTES)) {
+        let largest = largest_magnitude(x);
+        let e = if largest > 0.0 { exponent_code(floor_log2(largest)) } else { 0 };
+        let scale = half_scale(e);
+        let (low, high) = (nearest_16(&x[..16], scale), nearest_16(&x[16..], scale));
+        out[0] = e;
+        for (byte, (low, high)) in out[1..].iter_mut().zip(low.into_iter().zip(high)) {
+            *byte = low | high << 4;
+        }
+    }
+}
+
+/// The floor of the base-2 logarithm rounded to f32; v > 0.
+fn floor_log2_ref(v: f32) -> i32 {
+    f64::from(v).log2() as f32 as i32 - i32::from((f64::from(v).log2() as f32).fract() < 0.0)
+}
+
+/// As [`floor_log2_ref`], from the bits of v. The f32 logarithm reaches the next integer only for mantissas within
+/// ln(2) * 2^6 = 44 steps of the next power of two (half a step of floats of magnitude 64 to 128, the largest exponents).
+#[inline(always)]
+fn floor_log2(v: f32) -> i32 {
+    let bits = v.to_bits();
+    if bits >= 0x0080_0000 && bits & 0x007f_ffff < 0x007f_ffff - 44 {
+        (bits >> 23) as i32 - 127
+    } else {
+        floor_log2_ref(v)
+    }
+}
+
+/// The E8M0 code of a largest magnitude in 2^n..2^(n+1): its largest E2M1 value is 6 = 1.5 * 2^2. Keeps the low eight bits.
+#[inline(always)]
+fn exponent_code(n: i32) -> u8 {
+    (n - 2 + 127) as u8
+}
+
+/// 2^(e - 128), half the E8M0 value; subnormal for e = 0 and 1.
+#[inline(always)]
+fn half_scale(e: u8) -> f32 {
+    f32::from_bits(if e < 2 { 0x0020_0000 << e } else { (u32::from(e) - 1) << 23 })
+}
+
+/// Inverse of [`quantize`].
+pub(crate) fn dequantize(level: Level, packed: &[u8], out: &mut [f32]) {
+    level.run(
+        #[inline(always)]
+        || {
+            for (b, out) in packed.chunks_exact(BLOCK_BYTES).zip(out.chunks_exact_mut(BLOCK_LEN)) {
+                let scale = half_scale(b[0]);
+                let (low, high) = out.split_at_mut(16);
+                for ((q, low), high) in b[1..].iter().zip(low).zip(high) {
+                    *low = f32::from(doubled(q & 15)) * scale;
+                    *high = f32::from(doubled(q >> 4)) * scale;
+                }
+            }
+        },
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floor_log2_equals_its_reference_around_every_power_of_two() {
+        for exponent in 0..255u32 {
+            for mantissa in (0..60).chain((1 << 23) - 60..1 << 23) {
+                let v = f32::from_bits(exponent << 23 | mantissa);
+                if v > 0.0 {
+                    assert_eq!(floor_log2(v), floor_log2_ref(v), "{v:e}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_logarithm_just_below_a_power_of_two_rounds_up_to_it() {
+        let below = |v: f32, steps: u32| f32::from_bits(v.to_bits() - steps);
+        assert_eq!(floor_log2(below(2f32.powi(100), 44)), 100);
+        assert_eq!(floor_log2(below(2f32.powi(100), 45)), 99);
+        assert_eq!(floor_log2(below(1.0, 1)), -1);
+    }
+
+    #[test]
+    fn half_scale_is_the_power_of_two_for_every_code() {
+        for e in 0..=255u8 {
+            assert_eq!(f64::from(half_scale(e)), 2f64.powi(i32::from(e) - 128), "{e}");
+        }
+    }
+}

@@ -1,10 +1,136 @@
-//! NVFP4
+//! NVFP4: blocks of 64 four-bit floats (E2M1), each 16 with an unsigned eight-bit float (UE4M3) as scale.
 
+use super::fp4::{doubled, nearest_16, nearest_ref};
+use super::ternary::{largest_magnitude, largest_magnitude_ref};
 use crate::format::Rows;
-use quantrs_simd::Level;
+use quantrs_simd::{Level, dispatch, trunc_i32};
 
-pub(crate) fn quantize_ref(_rows: Rows<'_>, _out: &mut [u8]) {}
+const BLOCK_LEN: usize = 64;
+const BLOCK_BYTES: usize = 36;
+/// Values per scale.
+const SUB: usize = 16;
+/// The scales come first.
+const QS: usize = 4;
 
-pub(crate) fn quantize(_level: Level, _rows: Rows<'_>, _out: &mut [u8]) {}
+/// Format    64 values -> 36 bytes: scales[4] (UE4M3), qs[32]; 4.5 bpw. Byte j of sub-block s is element 16s + j (low nibble) and
+///           16s + 8 + j (high)
+/// Value     w ~ (scale / 2) * doubled E2M1 value of q
+/// Search    scale = the UE4M3 number of the sub-block's largest magnitude / 6
+/// Rounding  scale: half up, in its own function; q: the nearest code, the lowest of equals
+/// Edges     scale 0 (largest magnitude below 6 * 2^-10): all q = 0. Magnitudes above 6 * 448 are clipped; far above, where the
+///           errors of all codes round to the same float, q = 0
+/// Shapes    rows: f32[n], n % 64 == 0; out: u8[n / 64 * 36]
+/// Exact     bytes equal `quantize_row_nvfp4_ref`, ggml 0.25.3, FP contraction off
+/// Source    ggml `src/ggml-quants.c` at llama.cpp 0c1e57098
+pub(crate) fn quantize_ref(rows: Rows<'_>, out: &mut [u8]) {
+    for (x, out) in rows.x.chunks_exact(BLOCK_LEN).zip(out.chunks_exact_mut(BLOCK_BYTES)) {
+        let (scales, qs) = out.split_at_mut(QS);
+        for ((x, scale), qs) in x.chunks_exact(SUB).zip(scales).zip(qs.chunks_exact_mut(SUB / 2)) {
+            *scale = encode_scale(largest_magnitude_ref(x) / 6.0);
+            let half_scale = decode_half_scale(*scale);
+            for j in 0..8 {
+                qs[j] = nearest_ref(x[j], half_scale) | nearest_ref(x[j + 8], half_scale) << 4;
+            }
+        }
+    }
+}
 
-pub(crate) fn dequantize(_level: Level, _packed: &[u8], _out: &mut [f32]) {}
+/// As [`quantize_ref`], vectorized along the sub-block: nothing but the largest magnitude crosses elements.
+pub(crate) fn quantize(level: Level, rows: Rows<'_>, out: &mut [u8]) {
+    dispatch!(level, _s => quantize_wide(rows, out), scalar => quantize_ref(rows, out));
+}
+
+#[inline(always)]
+fn quantize_wide(rows: Rows<'_>, out: &mut [u8]) {
+    for (x, out) in rows.x.chunks_exact(BLOCK_LEN).zip(out.chunks_exact_mut(BLOCK_BYTES)) {
+        let (scales, qs) = out.split_at_mut(QS);
+        for ((x, scale), qs) in x.chunks_exact(SUB).zip(scales).zip(qs.chunks_exact_mut(SUB / 2)) {
+            let largest = largest_magnitude(x);
+            *scale = encode_scale(largest / 6.0);
+            let half_scale = decode_half_scale(*scale);
+            let q =
+                if largest <= 65536.0 * half_scale { nearest_16(x, half_scale) } else { nearest_16_ref(x, half_scale) };
+            for j in 0..8 {
+                qs[j] = q[j] | q[j + 8] << 4;
+            }
+        }
+    }
+}
+
+/// The rare sub-blocks outside the range of [`nearest_16`]: scale 0, or values far above the largest scale.
+#[cold]
+fn nearest_16_ref(x: &[f32], half_scale: f32) -> [u8; 16] {
+    std::array::from_fn(|i| nearest_ref(x[i], half_scale))
+}
+
+/// The UE4M3 code of v: four exponent bits with bias 7, three mantissa bits, rounded half up; at most 0x7e = 448, which is also
+/// what 256 and above become.
+#[inline(always)]
+fn encode_scale(v: f32) -> u8 {
+    let exponent = (v.to_bits() >> 23) as i32 - 127 + 7;
+    if v <= 0.0 {
+        0
+    } else if exponent >= 15 {
+        0x7e
+    } else if exponent <= 0 {
+        trunc_i32(v * 512.0 + 0.5).min(7) as u8
+    } else {
+        // A carry out of the mantissa raises the exponent by itself.
+        let mantissa = ((v.to_bits() >> 19) & 15) as i32;
+        let code = (exponent << 3) + ((mantissa + 1) >> 1);
+        (if code >= 15 << 3 { 0x7e } else { code }) as u8
+    }
+}
+
+/// Half the UE4M3 number, because the E2M1 values are doubled; 0 for 0x7f, its NaN, and the top bit is not looked at.
+#[inline(always)]
+fn decode_half_scale(code: u8) -> f32 {
+    let (exponent, mantissa) = (u32::from(code >> 3) & 15, u32::from(code & 7));
+    if code == 0x7f {
+        0.0
+    } else if exponent == 0 {
+        mantissa as f32 * (1.0 / 1024.0)
+    } else {
+        f32::from_bits((exponent + 127 - 8) << 23 | mantissa << 20)
+    }
+}
+
+/// Inverse of [`quantize`].
+pub(crate) fn dequantize(level: Level, packed: &[u8], out: &mut [f32]) {
+    level.run(
+        #[inline(always)]
+        || {
+            for (b, out) in packed.chunks_exact(BLOCK_BYTES).zip(out.chunks_exact_mut(BLOCK_LEN)) {
+                let (scales, qs) = b.split_at(QS);
+                for ((scale, qs), out) in scales.iter().zip(qs.chunks_exact(SUB / 2)).zip(out.chunks_exact_mut(SUB)) {
+                    let half_scale = decode_half_scale(*scale);
+                    let (low, high) = out.split_at_mut(SUB / 2);
+                    for ((q, low), high) in qs.iter().zip(low).zip(high) {
+                        *low = f32::from(doubled(q & 15)) * half_scale;
+                        *high = f32::from(doubled(q >> 4)) * half_scale;
+                    }
+                }
+            }
+        },
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_scale_below_256_comes_back() {
+        for code in 0..0x78 {
+            assert_eq!(encode_scale(2.0 * decode_half_scale(code)), code, "{code:#x}");
+        }
+        assert_eq!(encode_scale(256.0), 0x7e);
+    }
+
+    #[test]
+    fn scales_round_half_up() {
+        assert_eq!(encode_scale(1.0625), encode_scale(1.125));
+        assert_eq!(encode_scale(1.9375), encode_scale(2.0));
+        assert_eq!(encode_scale(f32::from_bits(1.0625f32.to_bits() - 1)), encode_scale(1.0));
+    }
+}
