@@ -16,7 +16,7 @@ class Category(Enum):
     """What a tensor is for, as far as the mixes care."""
 
     OUTPUT = "output"
-    TOKEN_EMBD = "token_embd"  # noqa: S105
+    TOKEN_EMBD = "token_embd"
     ATTN_QKV = "attn_qkv"
     ATTN_KV_B = "attn_kv_b"
     ATTN_V = "attn_v"

@@ -176,10 +176,10 @@ class Mix:
         category = category_of(tensor.name)
         by_pattern = wishes.by_pattern(tensor.name)
         by_recipe = wishes.by_recipe(tensor.name)
-        if wishes.token_embedding_type is not None and category is Category.TOKEN_EMBD:
-            # A pattern may name the large per-layer table apart.
-            if by_pattern is None or tensor.name != "per_layer_token_embd.weight":
-                return _exact(tensor, wishes.token_embedding_type, "--token-embedding-type")
+        # A pattern may name the large per-layer table apart from the token embeddings.
+        named_apart = by_pattern is not None and tensor.name == "per_layer_token_embd.weight"
+        if wishes.token_embedding_type is not None and category is Category.TOKEN_EMBD and not named_apart:
+            return _exact(tensor, wishes.token_embedding_type, "--token-embedding-type")
         if wishes.output_tensor_type is not None and category is Category.OUTPUT:
             return _exact(tensor, wishes.output_tensor_type, "--output-tensor-type")
         if self._file_type.is_quantized and by_pattern is not None:

@@ -5,28 +5,27 @@ writes, so that the whole file comes out equal; two differences are deliberate: 
 says (that tool pads to 32 and leaves the key), and strings keep NUL bytes.
 """
 
-import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
 from quantrs._native import Gguf, GgufHeader, Imatrix, TensorInfo
-from quantrs.errors import InputError
+from quantrs.arrangement import ArrangedTensor, Arrangement, arrange
+from quantrs.errors import InputError, UsageError
 from quantrs.mix_rules import Category, category_of
-from quantrs.mixes import Choice, Mix, MixTensor, ModelFacts, Wishes, demands_imatrix, layer_of
+from quantrs.mixes import Choice, Mix, MixTensor, ModelFacts, Wishes, demands_imatrix
 from quantrs.model_facts import read_model_facts
 from quantrs.options import KvOverride, QuantizeOptions, parse_kv_override
 from quantrs.patterns import compile_ecmascript
 from quantrs.recipe import Recipe
-from quantrs.schemes import FILE_TYPES, FileType, file_type, is_quantized, row_bytes, tensor_type, tensor_types, writable
+from quantrs.schemes import FileType, file_type, is_quantized, row_bytes, tensor_type, tensor_types, writable
+from quantrs.written_header import imatrix_keys, main_header, set_split_keys, split_paths
 
 __all__ = ["Plan", "PlannedFile", "TensorPlan"]
 
-_SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count")
-_MAX_STRING_BYTES = 127  # of the strings that the tool hands to itself as overrides
-_GUESSED = 1024  # flag in general.file_type: no such key was there to copy
+_Member = tuple[ArrangedTensor, Choice, str | None, int]
+"""Tensor, what it becomes, importance entry, offset in the data section."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,24 +140,12 @@ class Plan:
         }
 
 
-@dataclass(frozen=True)
-class _Arranged:
-    """A tensor that will be written: under which name, and in which file with ``keep_split``."""
-
-    name: str
-    dims: tuple[int, ...]
-    split: int
-    type_name: str
-    source: TensorInfo
-
-
 class _Planner:
     """Holds what the steps of `plan` share: the parsed options, and notices and refusals as they come up."""
 
     def __init__(self, gguf: Gguf, options: QuantizeOptions) -> None:
         self.gguf = gguf
         self.options = options
-        self.infos: list[TensorInfo] = sorted(gguf.tensors, key=_place)
         self.file_type: FileType = file_type(options.to)
         self.overrides: list[KvOverride] = [parse_kv_override(text) for text in options.override_kv]
         self.facts: ModelFacts = read_model_facts(gguf, self.overrides)
@@ -168,15 +155,14 @@ class _Planner:
         self.patterns = _Patterns(options.tensor_types)
         self.wishes = self._wishes()
         self.imatrix, self.imatrix_names = self._open_imatrix()
+        self.arrangement: Arrangement = arrange(gguf, prune_layers=options.prune_layers, keep_split=options.keep_split)
 
     def plan(self, destination: str | None) -> Plan:
-        arranged, kept_layers = self._arrange()
-        choices = self._choose(arranged)
-        entries = self._imatrix_entries(arranged, choices)
-        self._refuse(arranged, choices, entries)
-        self._notice(arranged, choices)
-        destination = destination or f"ggml-model-{self.file_type.name}.gguf"
-        files = self._files(arranged, choices, entries, kept_layers, destination)
+        choices = self._choose()
+        entries = self._imatrix_entries(choices)
+        self._refuse(choices, entries)
+        self._notice(choices)
+        files = self._files(choices, entries, destination or f"ggml-model-{self.file_type.name}.gguf")
         return Plan(
             tensors=tuple(tensor for file in files for tensor in file.tensors),
             files=tuple(files),
@@ -194,7 +180,7 @@ class _Planner:
     def _wishes(self) -> Wishes:
         options, recipe = self.options, self.recipe
         if recipe is not None and self.file_type.default_type is None:
-            raise InputError("--to COPY changes no tensor, so --recipe can say nothing; name the file type that the recipe starts from")
+            raise UsageError("--to COPY changes no tensor, so --recipe can say nothing; name the file type that the recipe starts from")
 
         def by_recipe(name: str) -> tuple[str | None, str] | None:
             rule = recipe.rule_for(name) if recipe is not None else None
@@ -224,55 +210,32 @@ class _Planner:
             self.notices.append("no entry of the importance matrix is left by --include-weights or --exclude-weights; going on without")
         return (imatrix if names else None), names
 
-    # Which tensors, in which order, under which name
-
-    def _arrange(self) -> tuple[list[_Arranged], int | None]:
-        """Tensors in the order of writing, and the number of layers left (None when none was pruned)."""
-        options = self.options
-        split_of = {path: index for index, path in enumerate(self.gguf.files)}
-        renumbering = _Renumbering(options.prune_layers)
-        arranged = []
-        for info in self.infos:
-            name = renumbering.new_name(info.name)
-            if info.type_name is None:
-                raise InputError(
-                    f"{info.name} has ggml type id {info.type_id}, which this version of quantrs does not know; "
-                    "quantize from a file of types that `quantrs doctor` lists, or update quantrs"
-                )
-            if name is not None:
-                arranged.append(_Arranged(name, _without_trailing_ones(info.dims), split_of[info.file], info.type_name, info))
-        absent = set(options.prune_layers) - renumbering.pruned
-        if absent:
-            raise InputError(f"--prune-layers: the model has no layer {min(absent)}; it has {self.facts.block_count} layers, numbered from 0")
-        if options.prune_layers and not renumbering.n_layers:
-            raise InputError("--prune-layers: no layer would be left")
-        if options.keep_split:
-            arranged.sort(key=lambda tensor: (tensor.split, tensor.source.offset))
-        return arranged, renumbering.n_layers if options.prune_layers else None
-
     # What each becomes
 
-    def _choose(self, arranged: Sequence[_Arranged]) -> list[Choice]:
+    def _choose(self) -> list[Choice]:
         mix = Mix(
             self.file_type,
             self.facts,
-            [tensor.name for tensor in arranged],
+            [tensor.name for tensor in self.arrangement.tensors],
             has_imatrix=self.imatrix is not None,
             wishes=self.wishes,
         )
-        choices = [mix.choose(MixTensor(tensor.name, tensor.dims, tensor.type_name)) for tensor in arranged]
+        choices = [mix.choose(MixTensor(tensor.name, tensor.dims, tensor.type_name)) for tensor in self.arrangement.tensors]
         if self.recipe is not None:
             self.recipe.check_all_matched()
         return [
-            choice if choice.excluded or choice.type_name != tensor.type_name else Choice(choice.type_name, f"copied: already {choice.type_name}")
-            for tensor, choice in zip(arranged, choices, strict=True)
+            Choice(choice.type_name, f"copied: already {choice.type_name}")
+            if choice.type_name == tensor.type_name and not choice.excluded
+            else choice
+            for tensor, choice in zip(self.arrangement.tensors, choices, strict=True)
         ]
 
-    def _imatrix_entries(self, arranged: Sequence[_Arranged], choices: Sequence[Choice]) -> list[str | None]:
+    def _imatrix_entries(self, choices: Sequence[Choice]) -> list[str | None]:
         if self.imatrix is None:
-            return [None] * len(arranged)
-        names, entries, absent = set(self.imatrix_names), [], []
-        for tensor, choice in zip(arranged, choices, strict=True):
+            return [None] * len(choices)
+        names, absent = set(self.imatrix_names), []
+        entries: list[str | None] = []
+        for tensor, choice in zip(self.arrangement.tensors, choices, strict=True):
             entry = tensor.source.name
             if choice.type_name == tensor.type_name:
                 entries.append(None)
@@ -298,9 +261,9 @@ class _Planner:
 
     # Whether it may be done
 
-    def _refuse(self, arranged: Sequence[_Arranged], choices: Sequence[Choice], entries: Sequence[str | None]) -> None:
+    def _refuse(self, choices: Sequence[Choice], entries: Sequence[str | None]) -> None:
         unwritten, requantized, undecodable, demanding = [], [], [], []
-        for tensor, choice, entry in zip(arranged, choices, entries, strict=True):
+        for tensor, choice, entry in zip(self.arrangement.tensors, choices, entries, strict=True):
             if choice.type_name == tensor.type_name:
                 continue
             if not writable(choice.type_name):
@@ -312,7 +275,9 @@ class _Planner:
             if entry is None and not choice.excluded and demands_imatrix(tensor.name, choice.type_name, self.file_type.name):
                 demanding.append((tensor.name, choice.type_name))
         if unwritten:
-            self.refusals.append(f"{self.file_type.name} is not yet written by quantrs: it needs IQ1, IQ2 or IQ3 types for {_first_of(unwritten)}")
+            self.refusals.append(
+                f"the types IQ1, IQ2 and IQ3 are not yet written by quantrs; {self.file_type.name} needs them for {_first_of(unwritten)}"
+            )
         if requantized and not self.options.allow_requantize:
             names = [name for name, _ in requantized]
             self.refusals.append(
@@ -330,8 +295,9 @@ class _Planner:
                 "pass --imatrix FILE with an entry for it"
             )
 
-    def _notice(self, arranged: Sequence[_Arranged], choices: Sequence[Choice]) -> None:
-        fallen = [tensor.name for tensor, choice in zip(arranged, choices, strict=True) if choice.why.startswith("fallback")]
+    def _notice(self, choices: Sequence[Choice]) -> None:
+        tensors = self.arrangement.tensors
+        fallen = [tensor.name for tensor, choice in zip(tensors, choices, strict=True) if choice.why.startswith("fallback")]
         if fallen:
             self.notices.append(f"a fallback type is used for {_first_of(fallen)}: the row is not a multiple of the block")
         if not self.facts.architecture:
@@ -342,6 +308,7 @@ class _Planner:
             for pattern in self.patterns.unmatched():
                 self.notices.append(f"--tensor-type {pattern!r} decides on no tensor")
         if self.options.prune_layers:
+            # llama.cpp wants as many values as layers in such arrays.
             layers = self.facts.block_count
             arrays = [key for key in self.gguf.keys() if key.startswith(self.facts.architecture) and self.gguf.array_len(key) == layers]
             if arrays:
@@ -349,56 +316,34 @@ class _Planner:
 
     # How the files look
 
-    def _files(
-        self, arranged: Sequence[_Arranged], choices: Sequence[Choice], entries: Sequence[str | None], n_layers: int | None, destination: str
-    ) -> list[PlannedFile]:
-        n_files = 1 + max((tensor.split for tensor in arranged), default=0) if self.options.keep_split else 1
-        headers = [self._main_header(n_layers)] + [GgufHeader.new(3) for _ in range(n_files - 1)]
+    def _files(self, choices: Sequence[Choice], entries: Sequence[str | None], destination: str) -> list[PlannedFile]:
+        keep_split, tensors = self.options.keep_split, self.arrangement.tensors
+        n_files = 1 + max((tensor.split for tensor in tensors), default=0) if keep_split else 1
+        headers = [self._main_header()] + [GgufHeader.new(3) for _ in range(n_files - 1)]
         if n_files > 1:
-            for number, header in enumerate(headers):
-                header.set("split.no", number, "u16")
-                header.set("split.count", n_files, "u16")
-                header.set("split.tensors.count", len(arranged), "i32")
-        members: list[list[tuple[_Arranged, Choice, str | None, int]]] = [[] for _ in range(n_files)]
-        for tensor, choice, entry in zip(arranged, choices, entries, strict=True):
-            index = tensor.split if self.options.keep_split else 0
+            set_split_keys(headers, len(tensors))
+        members: list[list[_Member]] = [[] for _ in range(n_files)]
+        for tensor, choice, entry in zip(tensors, choices, entries, strict=True):
+            index = tensor.split if keep_split else 0
             offset = headers[index].add_tensor(tensor.name, tensor.dims, choice.type_name)
             members[index].append((tensor, choice, entry, offset))
         empty = [index for index in range(1, n_files) if not members[index]]
         if empty:
             raise InputError(f"--keep-split: no tensor of {self.gguf.files[empty[0]]} is left; write one file, without --keep-split")
-        paths = _split_paths(destination, n_files) if self.options.keep_split else [destination]
+        paths = split_paths(destination, n_files) if keep_split else [destination]
         return [_planned_file(*parts) for parts in zip(paths, headers, members, strict=True)]
 
-    def _main_header(self, n_layers: int | None) -> GgufHeader:
-        """All metadata; the order of the steps fixes the order of the keys, because setting a key moves it to the end."""
-        header = _as_version_3(self.gguf)
-        header.set("general.quantization_version", 2, "u32")
-        header.set("general.file_type", self._file_type_id(), "u32")
-        for key in _SPLIT_KEYS:
-            header.remove(key)
-        for override in [*self.overrides, *self._imatrix_keys()]:
-            header.set(override.key, override.value, override.value_type)
-        if n_layers is not None:
-            header.set(f"{self.facts.architecture}.block_count", n_layers, "u32")
-        return header
-
-    def _imatrix_keys(self) -> list[KvOverride]:
-        if self.imatrix is None or self.options.imatrix is None:
-            return []
-        keys = [KvOverride("quantize.imatrix.file", _cut(self.options.imatrix), "string")]
-        if self.imatrix.datasets:
-            keys.append(KvOverride("quantize.imatrix.dataset", _cut(self.imatrix.datasets[0]), "string"))
-        keys.append(KvOverride("quantize.imatrix.entries_count", len(self.imatrix_names), "u32"))
-        if self.imatrix.chunk_count > 0:
-            keys.append(KvOverride("quantize.imatrix.chunks_count", self.imatrix.chunk_count, "u32"))
-        return keys
-
-    def _file_type_id(self) -> int:
-        if self.file_type.id is not None:
-            return self.file_type.id
-        kept = self.gguf.get("general.file_type")
-        return kept if isinstance(kept, int) else _guessed_file_type(info.type_name or "" for info in self.infos) | _GUESSED
+    def _main_header(self) -> GgufHeader:
+        overrides = list(self.overrides)
+        if self.imatrix is not None and self.options.imatrix is not None:
+            overrides += imatrix_keys(self.options.imatrix, self.imatrix, len(self.imatrix_names))
+        return main_header(
+            self.gguf,
+            self.file_type,
+            overrides,
+            architecture=self.facts.architecture,
+            n_layers=self.arrangement.n_layers,
+        )
 
 
 class _Patterns:
@@ -425,34 +370,7 @@ class _Patterns:
         return [pattern for pattern, _, _ in self._rows if pattern not in self._used]
 
 
-class _Renumbering:
-    """``--prune-layers``: which tensors go, and the new layer numbers of the rest; asked in the order of writing."""
-
-    _LAYER = re.compile(r"blk\.([0-9]+)\.")
-
-    def __init__(self, prune: Sequence[int]) -> None:
-        self._prune = sorted(prune)
-        self._new: dict[int, int | None] = {}
-        self.n_layers = 0
-        self.pruned: set[int] = set()
-
-    def new_name(self, name: str) -> str | None:
-        match = self._LAYER.search(name) if self._prune else None
-        if match is None:
-            return name
-        layer = int(match[1])
-        if layer not in self._new:
-            if layer in self._prune:
-                self._new[layer] = None
-                self.pruned.add(layer)
-            else:
-                self._new[layer] = layer if layer < self._prune[0] else self.n_layers
-                self.n_layers = layer + 1 if layer < self._prune[0] else self.n_layers + 1
-        new = self._new[layer]
-        return None if new is None else f"{name[: match.start(1)]}{new}{name[match.end(1) :]}"
-
-
-def _planned_file(path: str, header: GgufHeader, members: Sequence[tuple[_Arranged, Choice, str | None, int]]) -> PlannedFile:
+def _planned_file(path: str, header: GgufHeader, members: Sequence[_Member]) -> PlannedFile:
     header_bytes = header.to_bytes()
     tensors = tuple(
         TensorPlan(
@@ -469,51 +387,6 @@ def _planned_file(path: str, header: GgufHeader, members: Sequence[tuple[_Arrang
         for tensor, choice, entry, offset in members
     )
     return PlannedFile(path=path, header=header_bytes, tensors=tensors, file_bytes=len(header_bytes) + header.data_len)
-
-
-def _place(info: TensorInfo) -> tuple[int, str]:
-    """Tensors outside the layers first, then layer by layer; by name within (code points sort as their UTF-8 bytes do)."""
-    layer = layer_of(info.name)
-    return -1 if layer is None else layer, info.name
-
-
-def _as_version_3(gguf: Gguf) -> GgufHeader:
-    if gguf.version == 3:
-        return gguf.header()
-    header = GgufHeader.new(3)
-    for key in gguf.keys():
-        value, value_type = gguf.get(key), gguf.value_type(key)
-        if value is not None and value_type is not None:
-            header.set(key, value, value_type)
-    return header
-
-
-def _split_paths(destination: str, n_files: int) -> list[str]:
-    prefix = destination.removesuffix(".gguf")
-    return [f"{prefix}-{number:05d}-of-{n_files:05d}.gguf" for number in range(1, n_files + 1)]
-
-
-def _guessed_file_type(type_names: Iterable[str]) -> int:
-    """The file type that most tensors speak for; the first to reach the largest count wins."""
-    seen: Counter[str] = Counter()
-    most, best = 0, "F32"
-    for name in type_names:
-        seen[name] += 1
-        if seen[name] > most:
-            most, best = seen[name], name
-    by_type = {row.name: row.id for row in FILE_TYPES if row.id is not None} | {"Q3_K": 12, "Q4_K": 15, "Q5_K": 17, "NVFP4": 39}
-    return by_type.get(best, 0)
-
-
-def _without_trailing_ones(dims: tuple[int, ...]) -> tuple[int, ...]:
-    n_dims = len(dims)
-    while n_dims > 1 and dims[n_dims - 1] == 1:
-        n_dims -= 1
-    return dims[:n_dims]
-
-
-def _cut(text: str) -> str:
-    return text.encode("utf-8", "surrogateescape")[:_MAX_STRING_BYTES].decode("utf-8", "surrogateescape")
 
 
 def _first_of(names: Sequence[str]) -> str:

@@ -111,13 +111,13 @@ def _rule(number: int, row: dict[str, object], source: str) -> Rule:
         raise UsageError(f"{where}: found key {min(unknown)!r}, expected match, and type or keep")
     match, type_name, keep = row.get("match"), row.get("type"), row.get("keep")
     if not isinstance(match, str) or not match:
-        raise UsageError(f"{where}: expected match = \"a regular expression for tensor names\", found {match!r}")
+        raise UsageError(f'{where}: expected match = "a regular expression for tensor names", found {match!r}')
     if (type_name is None) == (keep is None):
-        raise UsageError(f"{where}: expected either type = \"q6_k\" or keep = true, found {'neither' if keep is None else 'both'}")
+        raise UsageError(f'{where}: expected either type = "q6_k" or keep = true, found {"neither" if keep is None else "both"}')
     if keep is not None and keep is not True:
         raise UsageError(f"{where}: found keep = {keep!r}, expected keep = true; to quantize, give a type instead")
     if type_name is not None and not isinstance(type_name, str):
-        raise UsageError(f"{where}: found type = {type_name!r}, expected the name of a tensor type such as \"q6_k\"")
+        raise UsageError(f'{where}: found type = {type_name!r}, expected the name of a tensor type such as "q6_k"')
     try:
         pattern = re.compile(match)
     except (re.error, OverflowError) as error:

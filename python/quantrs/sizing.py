@@ -1,0 +1,175 @@
+"""How large a model becomes: from its parameter count, or exactly from its file."""
+
+import re
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from quantrs._native import Gguf
+from quantrs.errors import FileError, InputError, UsageError
+from quantrs.options import QuantizeOptions
+from quantrs.plan import Plan
+from quantrs.schemes import FILE_TYPES, is_quantized, tensor_types, writable
+
+__all__ = [
+    "BitsRow",
+    "FileTypeRow",
+    "ModelSizes",
+    "ParameterSizes",
+    "TensorTypeRow",
+    "parameter_count",
+    "size",
+    "size_of_model",
+    "size_of_parameters",
+]
+
+_BITS = (32, 16, 8, 4, 3, 2)
+_COUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?(?:e[0-9]{1,2})?)([kmbt]?)", re.IGNORECASE)
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
+
+
+@dataclass(frozen=True)
+class BitsRow:
+    """Size at a round number of bits per weight, scales not counted."""
+
+    bits: int
+    weights_gb: float
+    """Decimal gigabytes."""
+
+
+@dataclass(frozen=True)
+class TensorTypeRow:
+    """Size with every weight in one tensor type, scales counted."""
+
+    name: str
+    bits_per_weight: float
+    weights_gb: float
+    """Decimal gigabytes."""
+    can_write: bool
+
+
+@dataclass(frozen=True)
+class FileTypeRow:
+    """Size of the file that ``quantize --to NAME`` writes, its metadata and padding included."""
+
+    name: str
+    weights_bytes: int | None
+    """None where no such file is possible."""
+    bits_per_weight: float | None
+    """Of the tensor data alone, over all tensors."""
+    can_write: bool
+    note: str
+    """Why it is not possible, or not without more options; empty when all is well."""
+
+
+@dataclass(frozen=True)
+class ParameterSizes:
+    """What `size_of_parameters` found."""
+
+    n_parameters: int
+    bits: tuple[BitsRow, ...]
+    types: tuple[TensorTypeRow, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """A JSON value with ``parameters``, ``bits`` and ``types``."""
+        return {"parameters": self.n_parameters, "bits": [vars(row) for row in self.bits], "types": [vars(row) for row in self.types]}
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """What `size_of_model` found."""
+
+    path: str
+    n_parameters: int
+    source_bytes: int
+    types: tuple[FileTypeRow, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """A JSON value with ``path``, ``parameters``, ``source_bytes`` and ``types``."""
+        return {
+            "path": self.path,
+            "parameters": self.n_parameters,
+            "source_bytes": self.source_bytes,
+            "types": [vars(row) for row in self.types],
+        }
+
+
+def size(what: str) -> ParameterSizes | ModelSizes:
+    """Sizes for the text of the command line: a GGUF file, or a parameter count such as ``70B``.
+
+    Raises
+    ------
+    FileError, FormatError
+        `what` names a file that is absent or damaged.
+    UsageError
+        `what` is neither.
+    """
+    if Path(what).exists():
+        return size_of_model(what)
+    if _COUNT.fullmatch(what.strip()):
+        return size_of_parameters(parameter_count(what))
+    if what.lower().endswith(".gguf") or "/" in what or "\\" in what:
+        raise FileError(f"{what}: no such file")
+    raise UsageError(f"found {what!r}, expected a GGUF file or a parameter count such as 70B, 1.5B, 135M or 7e9")
+
+
+def parameter_count(text: str) -> int:
+    """Read a parameter count.
+
+    Raises
+    ------
+    UsageError
+        It is not one.
+
+    Examples
+    --------
+    >>> parameter_count("70B"), parameter_count("1.5b"), parameter_count("7e9")
+    (70000000000, 1500000000, 7000000000)
+    """
+    match = _COUNT.fullmatch(text.strip())
+    count = round(float(match[1]) * _UNITS[match[2].lower()]) if match else 0
+    if not 0 < count < 10**18:
+        raise UsageError(f"found {text!r}, expected a parameter count such as 70B, 1.5B, 135M or 7e9")
+    return count
+
+
+def size_of_parameters(n_parameters: int) -> ParameterSizes:
+    """Sizes of `n_parameters` weights, at round bit counts and as every tensor type that a model file can hold.
+
+    Examples
+    --------
+    >>> [(row.bits, row.weights_gb) for row in size_of_parameters(70 * 10**9).bits]
+    [(32, 280.0), (16, 140.0), (8, 70.0), (4, 35.0), (3, 26.25), (2, 17.5)]
+    """
+    types = []
+    for row in tensor_types().values():
+        if row.name in ("F32", "F16", "BF16") or (is_quantized(row.name) and row.name not in ("Q8_1", "Q8_K")):
+            bits = 8 * row.block_bytes / row.block_len
+            types.append(TensorTypeRow(row.name, bits, _gigabytes(n_parameters, bits), writable(row.name)))
+    types.sort(key=lambda row: -row.bits_per_weight)
+    return ParameterSizes(n_parameters, tuple(BitsRow(bits, _gigabytes(n_parameters, bits)) for bits in _BITS), tuple(types))
+
+
+def size_of_model(path: str | Path) -> ModelSizes:
+    """The exact size of the file that quantizing a GGUF model (requantizing, if need be) gives, for every file type."""
+    gguf = Gguf.open(path)
+    n_parameters = sum(prod(info.dims) for info in gguf.tensors)
+    rows, source_bytes = [], 0
+    for row in FILE_TYPES:
+        if row.default_type is None:
+            continue
+        try:
+            plan = Plan.for_gguf(gguf, QuantizeOptions(to=row.name, allow_requantize=True))
+        except InputError as error:
+            rows.append(FileTypeRow(row.name, None, None, False, str(error)))
+            continue
+        source_bytes = plan.source_bytes
+        bits = 8 * sum(tensor.nbytes for tensor in plan.tensors) / n_parameters if n_parameters else 0.0
+        can_write = all(tensor.copied or writable(tensor.target_type) for tensor in plan.tensors)
+        rows.append(FileTypeRow(row.name, plan.file_bytes, bits, can_write, "; ".join(plan.refusals)))
+    rows.sort(key=lambda row: -(row.weights_bytes or 0))
+    return ModelSizes(str(path), n_parameters, source_bytes, tuple(rows))
+
+
+def _gigabytes(n_parameters: int, bits: float) -> float:
+    return n_parameters * bits / 8 / 10**9
