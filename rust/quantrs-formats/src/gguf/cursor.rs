@@ -10,8 +10,10 @@ use crate::source::ReadAt;
 /// The largest header accepted. Real ones have a few MB; a damaged length must not fill the memory.
 pub(crate) const MAX_HEADER_BYTES: u64 = 1 << 30;
 
-/// The first read; the buffer doubles from there.
+/// The first read: enough for a header without vocabulary.
 const FIRST_READ_BYTES: u64 = 64 << 10;
+/// Later reads: few enough calls, and small enough that a piece is still in the cache when it is filled and then walked.
+const NEXT_READ_BYTES: u64 = 256 << 10;
 
 pub(crate) struct Cursor<'s, S: ReadAt + ?Sized> {
     source: &'s S,
@@ -81,6 +83,22 @@ impl<'s, S: ReadAt + ?Sized> Cursor<'s, S> {
         self.take(len, field)
     }
 
+    /// Passes `count` strings: what takes the time in a header with a vocabulary.
+    pub(crate) fn strings(&mut self, count: u64, field: impl Fn(u64) -> String) -> Result<()> {
+        for i in 0..count {
+            let passed = self.buf[self.pos..].split_first_chunk().and_then(|(len, rest)| {
+                let len = usize::try_from(u64::from_le_bytes(*len)).ok()?;
+                (len <= rest.len()).then_some(8 + len)
+            });
+            match passed {
+                Some(n) => self.pos += n,
+                // Not yet read, or damaged.
+                None => drop(self.string(format_args!("{}", field(i)))?),
+            }
+        }
+        Ok(())
+    }
+
     /// Fails unless `count` things of at least `min_bytes` each can still follow.
     pub(crate) fn check_count(&self, count: u64, min_bytes: u64, field: Arguments<'_>) -> Result<()> {
         let needed = count.saturating_mul(min_bytes);
@@ -106,7 +124,8 @@ impl<'s, S: ReadAt + ?Sized> Cursor<'s, S> {
             return Err(FormatError::Limit { place, found: end, limit: MAX_HEADER_BYTES });
         }
         let have = self.buf.len();
-        let ahead = FIRST_READ_BYTES.max(2 * have as u64).min(self.source_bytes).min(MAX_HEADER_BYTES);
+        let piece = if have == 0 { FIRST_READ_BYTES } else { NEXT_READ_BYTES };
+        let ahead = (have as u64 + piece).min(self.source_bytes).min(MAX_HEADER_BYTES);
         self.buf.resize(end.max(ahead) as usize, 0);
         self.source.read_exact_at(have as u64, &mut self.buf[have..]).map_err(FormatError::io(self.path, "read"))
     }

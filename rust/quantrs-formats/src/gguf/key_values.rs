@@ -177,9 +177,7 @@ fn pass_array<S: ReadAt + ?Sized>(cursor: &mut Cursor<'_, S>, name: &str) -> Res
     let min_bytes = element.fixed_bytes().unwrap_or(8) as u64;
     cursor.check_count(count, min_bytes, format_args!("the {count} elements of key '{name}'"))?;
     if element == ScalarType::String {
-        for i in 0..count {
-            cursor.string(format_args!("element {i} of key '{name}'"))?;
-        }
+        cursor.strings(count, |i| format!("element {i} of key '{name}'"))?;
     } else {
         cursor.take(count * min_bytes, format_args!("the {count} elements of key '{name}'"))?;
     }
