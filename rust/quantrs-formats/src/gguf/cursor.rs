@@ -88,12 +88,13 @@ impl<'s, S: ReadAt + ?Sized> Cursor<'s, S> {
         for i in 0..count {
             let passed = self.buf[self.pos..].split_first_chunk().and_then(|(len, rest)| {
                 let len = usize::try_from(u64::from_le_bytes(*len)).ok()?;
-                (len <= rest.len()).then_some(8 + len)
+                Some(8 + rest.get(..len)?.len())
             });
-            match passed {
-                Some(n) => self.pos += n,
+            if let Some(n) = passed {
+                self.pos += n;
+            } else {
                 // Not yet read, or damaged.
-                None => drop(self.string(format_args!("{}", field(i)))?),
+                self.string(format_args!("{}", field(i)))?;
             }
         }
         Ok(())
