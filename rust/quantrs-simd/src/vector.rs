@@ -150,4 +150,13 @@ pub trait Simd: Copy + Send + Sync + 'static {
         let clamped = self.imin(self.imax(bits, self.isplat(0x0040_0000 + lo)), self.isplat(0x0040_0000 + hi));
         self.sub(self.from_bits(self.ior(clamped, self.isplat(0x4b00_0000))), self.splat(12_582_912.0))
     }
+
+    /// As [`nearest_clamped`](Simd::nearest_clamped) where |v| < 2^22, and some value in `lo..=hi` for other v: two operations less.
+    #[inline(always)]
+    fn nearest_clamped_in_range(self, v: Self::F, lo: i32, hi: i32) -> Self::F {
+        const MAGIC: f32 = 12_582_912.0;
+        let rounded = self.add(v, self.splat(MAGIC));
+        let clamped = self.min(self.max(rounded, self.splat(MAGIC + lo as f32)), self.splat(MAGIC + hi as f32));
+        self.sub(clamped, self.splat(MAGIC))
+    }
 }

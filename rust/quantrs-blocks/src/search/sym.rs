@@ -85,22 +85,13 @@ pub(crate) fn sym<S: Simd, const N: usize>(s: S, nmax: i32, x: &[S::F; N], weigh
     // Lanes that count as zero compute along and are overwritten at the end.
     let is_zero = s.lt(amax, s.splat(EPS));
     let weighted: [S::F; N] = std::array::from_fn(|i| s.mul(weights[i], x[i]));
-    let sums = |iscale: S::F| {
-        let (mut sumlx, mut suml2) = (zero, zero);
-        for i in 0..N {
-            let l = s.nearest_clamped(s.mul(iscale, x[i]), -nmax, nmax - 1);
-            sumlx = s.add(sumlx, s.mul(weighted[i], l));
-            suml2 = s.add(suml2, s.mul(s.mul(weights[i], l), l));
-        }
-        (sumlx, suml2)
-    };
     let mut iscale = s.div(s.splat(-(nmax as f32)), max);
-    let (sumlx, suml2) = sums(iscale);
+    let (sumlx, suml2) = level_sums(s, nmax, iscale, x, weights, &weighted);
     let mut scale = s.select(s.eq(suml2, zero), zero, s.div(sumlx, suml2));
     let mut best = s.mul(scale, sumlx);
     for step in steps() {
         let this_iscale = s.div(s.splat(-(nmax as f32 + 0.1 * step)), max);
-        let (sumlx, suml2) = sums(this_iscale);
+        let (sumlx, suml2) = level_sums(s, nmax, this_iscale, x, weights, &weighted);
         let better = s.both(s.gt(suml2, zero), s.gt(s.mul(sumlx, sumlx), s.mul(best, suml2)));
         let this_scale = s.div(sumlx, suml2);
         scale = s.select(better, this_scale, scale);
@@ -108,4 +99,27 @@ pub(crate) fn sym<S: Simd, const N: usize>(s: S, nmax: i32, x: &[S::F; N], weigh
         iscale = s.select(better, this_iscale, iscale);
     }
     SymFit { scale: s.select(is_zero, zero, scale), iscale: s.select(is_zero, zero, iscale) }
+}
+
+/// Sums of weight * x * l and weight * l^2 over the levels l at `iscale`; `weighted` is weights * x.
+///
+/// |iscale * x| is at most about nmax + 1, so the levels never leave the range of the fast rounding; in lanes that count as zero
+/// they may, but nobody looks at those.
+#[inline(always)]
+fn level_sums<S: Simd, const N: usize>(
+    s: S,
+    nmax: i32,
+    iscale: S::F,
+    x: &[S::F; N],
+    weights: &[S::F; N],
+    weighted: &[S::F; N],
+) -> (S::F, S::F) {
+    let zero = s.splat(0.0);
+    let (mut sumlx, mut suml2) = (zero, zero);
+    for i in 0..N {
+        let l = s.nearest_clamped_in_range(s.mul(iscale, x[i]), -nmax, nmax - 1);
+        sumlx = s.add(sumlx, s.mul(weighted[i], l));
+        suml2 = s.add(suml2, s.mul(s.mul(weights[i], l), l));
+    }
+    (sumlx, suml2)
 }
