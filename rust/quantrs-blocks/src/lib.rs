@@ -3,6 +3,7 @@
 //! A format is one row of [`FORMATS`] and one file under `formats/`. Each has a plain `_ref` quantizer, which is the oracle,
 //! and a lane-parallel one, which repeats the same operations in the same order with one block or sub-block per lane.
 
+mod along;
 mod convert;
 mod error;
 mod format;
@@ -10,6 +11,7 @@ mod formats;
 mod lanes;
 mod pack;
 mod registry;
+mod row_weights;
 mod search;
 mod tables;
 mod threads;

@@ -1,10 +1,66 @@
-//! Q8_0
+//! Q8_0: blocks of 32 with one scale and eight-bit levels.
 
+use crate::along::{BLOCK_LEN, GROUP, abs_max, abs_max_along, group_scales, inverse};
 use crate::format::Rows;
-use quantrs_simd::Level;
+use crate::pack::{get_f16, put_f16};
+use quantrs_simd::{Level, Simd, dispatch, round_half_away, trunc_i32};
 
-pub(crate) fn quantize_ref(_rows: Rows<'_>, _out: &mut [u8]) {}
+const BLOCK_BYTES: usize = 34;
 
-pub(crate) fn quantize(_level: Level, _rows: Rows<'_>, _out: &mut [u8]) {}
+/// Format    32 values -> 34 bytes: d (f16), qs[32] (i8). 8.5 bpw
+/// Value     w ~ d * q, q in -127..=127
+/// Search    d = largest magnitude / 127
+/// Rounding  q = round_half_away(w * id); id = 1/d in f32, before d is rounded to f16
+/// Edges     zero block: d = 0, all q = 0. 1/d infinite: all q = 0
+/// Shapes    rows: f32[n], n % 32 == 0; out: u8[n / 32 * 34]
+/// Exact     bytes equal `quantize_row_q8_0_ref`, ggml 0.25.3, FP contraction off
+/// Source    ggml `src/ggml-quants.c` at llama.cpp 0c1e57098
+pub(crate) fn quantize_ref(rows: Rows<'_>, out: &mut [u8]) {
+    for (x, out) in rows.x.chunks_exact(BLOCK_LEN).zip(out.chunks_exact_mut(BLOCK_BYTES)) {
+        let d = abs_max(x) / 127.0;
+        let id = inverse(d);
+        put_f16(out, d);
+        for (q, x) in out[2..].iter_mut().zip(x) {
+            *q = trunc_i32(round_half_away(x * id)) as u8;
+        }
+    }
+}
 
-pub(crate) fn dequantize(_level: Level, _packed: &[u8], _out: &mut [f32]) {}
+/// As [`quantize_ref`], along the blocks.
+pub(crate) fn quantize(level: Level, rows: Rows<'_>, out: &mut [u8]) {
+    dispatch!(level, s => quantize_lanes(s, rows, out), scalar => quantize_ref(rows, out));
+}
+
+#[inline(always)]
+fn quantize_lanes<S: Simd>(s: S, rows: Rows<'_>, out: &mut [u8]) {
+    for (x, out) in rows.x.chunks(GROUP * BLOCK_LEN).zip(out.chunks_mut(GROUP * BLOCK_BYTES)) {
+        let mut max = [0.0; GROUP];
+        for (max, x) in max.iter_mut().zip(x.chunks_exact(BLOCK_LEN)) {
+            *max = abs_max_along(s, x);
+        }
+        let scales = group_scales(s, &max, 127.0);
+        for (b, (x, out)) in x.chunks_exact(BLOCK_LEN).zip(out.chunks_exact_mut(BLOCK_BYTES)).enumerate() {
+            out[..2].copy_from_slice(&scales.f16[b]);
+            let id = s.splat(scales.inverse[b]);
+            for (x, q) in x.chunks_exact(S::LANES).zip(out[2..].chunks_exact_mut(S::LANES)) {
+                s.store_bytes(s.round_half_away(s.mul(s.load(x), id)), q);
+            }
+        }
+    }
+}
+
+/// Inverse of [`quantize`].
+pub(crate) fn dequantize(level: Level, packed: &[u8], out: &mut [f32]) {
+    level.run(
+        #[inline(always)]
+        || {
+            for (b, out) in packed.chunks_exact(BLOCK_BYTES).zip(out.chunks_exact_mut(BLOCK_LEN)) {
+                let d = get_f16(b);
+                let qs: &[u8; BLOCK_LEN] = b[2..].try_into().expect("32 bytes");
+                for (out, &q) in out.iter_mut().zip(qs) {
+                    *out = d * f32::from(q as i8);
+                }
+            }
+        },
+    );
+}

@@ -1,10 +1,12 @@
 //! Scale searches that several formats share, each as plain code (`_ref`) and with one sub-block per lane.
 
+mod iq4;
 mod minmax;
 mod pos;
 mod q3iter;
 mod sym;
 
+pub(crate) use iq4::{LEVELS as IQ4_LEVELS, iq4, iq4_ref, nearest_level, nearest_level_ref};
 pub(crate) use minmax::{MinMax, MinMaxFit, minmax, minmax_ref};
 pub(crate) use pos::pos_ref;
 pub(crate) use q3iter::{q3iter, q3iter_ref};
