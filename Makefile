@@ -7,10 +7,10 @@ SHELL := bash
 .PHONY: help demo test test-rust test-python lint check bench wheel docs docs-update fuzz clean
 
 PYTHON ?= python3
-VENV := $(CURDIR)/.venv
-BIN := $(VENV)/bin
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-export VIRTUAL_ENV := $(VENV)
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export PYO3_PYTHON := $(BIN)/python
 unexport CONDA_PREFIX
 

@@ -7,6 +7,31 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = [
+    "BlockFormat",
+    "Cancelled",
+    "FileError",
+    "FormatError",
+    "Gguf",
+    "GgufHeader",
+    "Imatrix",
+    "InputError",
+    "PartFile",
+    "Progress",
+    "QuantrsError",
+    "SourceFile",
+    "TensorInfo",
+    "TensorWritten",
+    "__version__",
+    "block_formats",
+    "check_rows",
+    "convert_rows",
+    "default_threads",
+    "level",
+    "levels",
+    "row_errors",
+]
+
 _Path = str | PathLike[str]
 _Value = bool | int | float | str | list[bool] | list[int] | list[float] | list[str]
 
@@ -95,7 +120,13 @@ def convert_rows(
     """
 
 def row_errors(
-    packed: NDArray[np.uint8], packed_type: str, reference: NDArray[np.uint8], reference_type: str, n_cols: int, *, threads: int | None = None
+    packed: NDArray[np.uint8],
+    packed_type: str,
+    reference: NDArray[np.uint8],
+    reference_type: str,
+    n_cols: int,
+    *,
+    threads: int | None = None,
 ) -> tuple[float, float, float]:
     """(sum of squared differences, sum of squared reference values, largest absolute difference), summed in float64 in row order."""
 
