@@ -49,6 +49,7 @@ def test_python_examples_of_a_page_run_in_order(page: Path, tmp_path: Path, monk
 @pytest.mark.parametrize("module", ["quantrs", *MODULES])
 def test_docstring_examples_of_a_module_run(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.gguf").symlink_to(ROOT / "tests" / "golden" / "ggml" / "tiny" / "tiny-f16.gguf")
     result = doctest.testmod(importlib.import_module(module), optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert result.failed == 0
 

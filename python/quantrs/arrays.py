@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantrs import _native, block_types
+from quantrs import threads as thread_counts
 from quantrs.errors import InputError, QuantrsWarning
 
 if TYPE_CHECKING:
@@ -201,7 +202,14 @@ class QuantizedArray:
         if target.size:
             packed = np.ascontiguousarray(self._data)
             float_type = _FLOAT_TYPES[target.dtype.name]
-            _native.convert_rows(_as_bytes(packed), self._type.name.upper(), _as_bytes(target), float_type, self._n_cols, threads=threads)
+            _native.convert_rows(
+                _as_bytes(packed),
+                self._type.name.upper(),
+                _as_bytes(target),
+                float_type,
+                self._n_cols,
+                threads=thread_counts.checked(threads),
+            )
         if wanted != np.float64:
             return target
         if out is None:
@@ -240,7 +248,7 @@ class QuantizedArray:
             _as_bytes(values),
             _FLOAT_TYPES[values.dtype.name],
             self._n_cols,
-            threads=threads,
+            threads=thread_counts.checked(threads),
         )
         return ArrayError.from_sums(squared_error, squared, largest, values.size)
 
@@ -348,7 +356,7 @@ def quantize(
             block_type.name.upper(),
             n_cols,
             importance=weights,
-            threads=threads,
+            threads=thread_counts.checked(threads),
         )
         if clipped:
             warnings.warn(

@@ -221,7 +221,7 @@ def open(path: "str | PathLike[str]") -> Checkpoint:
     Examples
     --------
     >>> import quantrs as qr
-    >>> with qr.open(model_path) as model:
+    >>> with qr.open("model.gguf") as model:
     ...     model.metadata["general.architecture"]
     ...     model.tensors["output_norm.weight"].dequantize().shape
     'llama'

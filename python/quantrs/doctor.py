@@ -10,7 +10,7 @@ from quantrs.text import table
 
 __all__ = ["diagnose", "to_text"]
 
-_PACKAGES = ("numpy", "ml-dtypes", "typer", "rich")
+_PACKAGES = ("numpy", "ml-dtypes", "rich")
 
 
 def diagnose() -> dict[str, object]:

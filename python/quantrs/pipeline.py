@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantrs import _native, output
+from quantrs import threads as thread_counts
 from quantrs.errors import InputError
 from quantrs.fingerprint import fingerprint
 from quantrs.journal import Journal, part_path
@@ -105,7 +106,7 @@ def quantize_checkpoint(
     Examples
     --------
     >>> import quantrs as qr
-    >>> report = qr.quantize_checkpoint(model_path, output_path, scheme="Q4_K_M")
+    >>> report = qr.quantize_checkpoint("model.gguf", "model-q4_k_m.gguf", scheme="Q4_K_M")
     >>> report.file_type, report.already_complete
     ('Q4_K_M', False)
     """
@@ -141,6 +142,7 @@ def quantize_gguf(
 ) -> Report:
     """`quantize_checkpoint` with its options as one record."""
     started = time.perf_counter()
+    threads = thread_counts.checked(threads)
     source = _native.Gguf.open(src)
     plan = Plan.for_gguf(source, options, os.fspath(dst))
     plan.check()

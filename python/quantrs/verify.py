@@ -6,6 +6,7 @@ from os import PathLike
 from typing import TYPE_CHECKING
 
 from quantrs import _native, block_types
+from quantrs import threads as thread_counts
 from quantrs.errors import Cancelled, FileError, FormatError
 from quantrs.progress import Watcher, run_watched
 
@@ -56,13 +57,14 @@ def verify(path: "str | PathLike[str]", *, threads: int | None = None, watcher: 
     Examples
     --------
     >>> from quantrs.verify import verify
-    >>> verify(model_path).findings
+    >>> verify("model.gguf").findings
     ()
     """
     try:
         gguf = _native.Gguf.open(path)
     except FormatError as error:
         return Verification(files=(str(path),), tensors=0, nbytes=0, findings=(Finding(where="header", what=str(error)),), notices=())
+    threads = thread_counts.checked(threads)
     progress = _Progress()
     known = [t for t in gguf.tensors if t.type_name is not None and block_types.find(t.type_name).can_dequantize]
 

@@ -1,0 +1,167 @@
+"""The words of the command line: commands, options, help. Made with argparse, which starts in a few milliseconds."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from quantrs.options import QuantizeOptions, parse_prune_layers, parse_tensor_type, read_tensor_type_file
+
+__all__ = ["Command", "build_parser", "quantize_options"]
+
+Command = Callable[[argparse.Namespace], int]
+"""Does the work of a command, and returns the exit code."""
+
+
+def build_parser(version: str, commands: dict[str, Command]) -> argparse.ArgumentParser:
+    """The parser; the namespace it returns has the chosen one of `commands` as ``run``."""
+    parser = argparse.ArgumentParser(
+        prog="quantrs",
+        description="Quantize language models on any CPU: every byte as llama-quantize writes it, several times faster.",
+        epilog="Exit codes: 0 done, 1 failed or found something, 2 wrong usage, 130 and 143 stopped by a signal.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"quantrs {version}", help="print the version and exit")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(name: str, summary: str, *, details: str = "", examples: str) -> argparse.ArgumentParser:
+        sub = subparsers.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.\n\n{details}".rstrip(),
+            epilog="\n".join(["Example:", *(f"  quantrs {line}" for line in examples.split("\n"))]),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        sub.set_defaults(run=commands[name])
+        return sub
+
+    sub = add(
+        "quantize",
+        "quantize a GGUF model",
+        details=(
+            "DST appears under its name only when it is whole. A run that was broken off leaves\n"
+            ".DST.quantrs-part and .DST.quantrs-journal beside it, and goes on from there with --resume."
+        ),
+        examples="quantize model-f16.gguf model-q4_k_m.gguf --to Q4_K_M --imatrix model.imatrix.gguf",
+    )
+    sub.add_argument("src", metavar="SRC", help="GGUF model; of a split one, the first file")
+    sub.add_argument("dst", metavar="DST", help="file to write")
+    _add_plan_options(sub)
+    _add_threads(sub)
+    sub.add_argument("--force", action="store_true", help="replace DST if it exists")
+    sub.add_argument("--resume", action="store_true", help="go on with a run that was broken off")
+    sub.add_argument("--error", action="store_true", help="measure the error of every tensor group against the source")
+    _add_output(sub)
+
+    sub = add(
+        "plan",
+        "show what quantize would do",
+        details="The type of each tensor, why, and the exact size of the file. Exit code 1 when quantize would refuse.",
+        examples="plan model-f16.gguf --to Q4_K_M --tensor-type attn_v=q8_0",
+    )
+    sub.add_argument("src", metavar="SRC", help="GGUF model; of a split one, the first file")
+    _add_plan_options(sub)
+    _add_output(sub)
+
+    sub = add("inspect", "show what a GGUF file holds", details="Metadata, tensors, bits per weight.", examples="inspect model.gguf --json")
+    sub.add_argument("file", metavar="FILE", help="GGUF file; of a split model, the first one")
+    sub.add_argument("--all", action="store_true", help="show long metadata arrays and strings in full")
+    _add_output(sub)
+
+    sub = add(
+        "verify",
+        "look for damage in a GGUF file",
+        details=(
+            "Bounds, overlaps, sizes, types, strings, and scales or values that are infinite or NaN.\nExit code 1 when something is found."
+        ),
+        examples="verify model.gguf",
+    )
+    sub.add_argument("file", metavar="FILE", help="GGUF file; of a split model, the first one")
+    _add_threads(sub)
+    _add_output(sub)
+
+    sub = add(
+        "size",
+        "show how large a model becomes as each type",
+        details="From its parameter count, or exactly from its file.",
+        examples="size 70B\nsize model-f16.gguf",
+    )
+    sub.add_argument("what", metavar="COUNT|FILE", help="parameter count (70B, 135M, 7e9) or GGUF model")
+    _add_output(sub)
+
+    sub = add(
+        "doctor",
+        "show CPU level, threads and versions",
+        details="QUANTRS_LEVEL=scalar, or another of the levels, forces a lower level for any command.",
+        examples="doctor",
+    )
+    _add_output(sub)
+    return parser
+
+
+def quantize_options(args: argparse.Namespace) -> QuantizeOptions:
+    """Read the option texts that `_add_plan_options` took.
+
+    Raises
+    ------
+    UsageError
+        A text is malformed; the message shows what is expected.
+    FileError
+        The tensor type file cannot be read.
+    """
+    from_file = read_tensor_type_file(args.tensor_type_file) if args.tensor_type_file else ()
+    return QuantizeOptions(
+        to=args.to,
+        imatrix=args.imatrix,
+        include_weights=tuple(args.include_weights),
+        exclude_weights=tuple(args.exclude_weights),
+        pure=args.pure,
+        leave_output_tensor=args.leave_output_tensor,
+        output_tensor_type=args.output_tensor_type,
+        token_embedding_type=args.token_embedding_type,
+        tensor_types=(*map(parse_tensor_type, args.tensor_type), *from_file),
+        recipe=None if args.recipe is None else Path(args.recipe),
+        override_kv=tuple(args.override_kv),
+        prune_layers=parse_prune_layers(args.prune_layers) if args.prune_layers is not None else (),
+        keep_split=args.keep_split,
+        allow_requantize=args.allow_requantize,
+    )
+
+
+def _add_plan_options(sub: argparse.ArgumentParser) -> None:
+    def option(name: str, metavar: str, text: str, *, required: bool = False) -> None:
+        sub.add_argument(name, metavar=metavar, help=text, required=required)
+
+    def repeated(name: str, metavar: str, text: str) -> None:
+        sub.add_argument(name, metavar=metavar, help=f"{text}; may be repeated", action="append", default=[])
+
+    option("--to", "TYPE", "file type: Q4_K_M, Q8_0, IQ4_XS, F16, COPY ... or its number", required=True)
+    option("--imatrix", "FILE", "importance matrix, GGUF or .dat")
+    repeated("--include-weights", "NAME", "use importance only of tensors whose name contains this")
+    repeated("--exclude-weights", "NAME", "use no importance of tensors whose name contains this")
+    repeated("--tensor-type", "PATTERN=TYPE", "tensor type where the regular expression is found in the name, the first wins")
+    option("--tensor-type-file", "FILE", "PATTERN=TYPE entries separated by white space")
+    option("--output-tensor-type", "TYPE", "tensor type of output.weight")
+    option("--token-embedding-type", "TYPE", "tensor type of token_embd.weight")
+    option("--recipe", "FILE.toml", "ordered rules, the first that matches a tensor decides")
+    repeated("--override-kv", "KEY=TYPE:VALUE", "metadata to write instead, TYPE is int, float, bool or str")
+    option("--prune-layers", "N,N,...", "layers to leave out")
+    sub.add_argument("--pure", action="store_true", help="give every tensor the type that --to is named after")
+    sub.add_argument("--leave-output-tensor", action="store_true", help="copy output.weight")
+    sub.add_argument("--keep-split", action="store_true", help="write as many files as the source has")
+    sub.add_argument("--allow-requantize", action="store_true", help="accept a source that is quantized already")
+
+
+def _add_threads(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--threads", metavar="N", type=_thread_count, help="by default all CPUs that the process may use")
+
+
+def _add_output(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--json", action="store_true", help="print one JSON value; notices and progress go to standard error")
+    sub.add_argument("--debug", action="store_true", help="show where an error came from")
+
+
+def _thread_count(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 2**16:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a number of 1 or more")
+    return int(text)
