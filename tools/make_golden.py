@@ -64,6 +64,11 @@ def copy_ggml(source: Path, target: Path) -> None:
     save_npz(target, kept)
 
 
+def copy_file(source: Path, target: Path) -> None:
+    """Copy one file as it is."""
+    shutil.copyfile(source, target)
+
+
 def without_row_3(key: str, array: NDArray[np.generic]) -> NDArray[np.generic]:
     """Drop weight row 3 of the dot products (a Gemma row); activations keep their four rows."""
     of_weights = key == "w_f32" or key.endswith(("/w", "/dot", "/dot_f64"))
@@ -91,6 +96,17 @@ SETS = {
         ),
         ggml_files,
         copy_ggml,
+    ),
+    "llama_quantize": GoldenSet(
+        Origin(
+            tool="llama-quantize over the models and cases of tests/quantize_cases.py, by tools/make_quantize_headers.py",
+            commit="llama.cpp 0c1e57098",
+            flags="the defaults of its CMake build",
+            seed="none needed: the weights are zeros",
+            licence="constructed data: same as quantrs",
+        ),
+        lambda folder: [folder / "headers.json"],
+        copy_file,
     ),
 }
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from re import Pattern
+from typing import TYPE_CHECKING
 
 from quantrs._native import Gguf, GgufHeader, Imatrix, TensorInfo
 from quantrs.arrangement import ArrangedTensor, Arrangement, arrange
@@ -17,10 +19,11 @@ from quantrs.mix_rules import Category, category_of
 from quantrs.mixes import Choice, Mix, MixTensor, ModelFacts, Wishes, demands_imatrix
 from quantrs.model_facts import read_model_facts
 from quantrs.options import KvOverride, QuantizeOptions, parse_kv_override
-from quantrs.patterns import compile_ecmascript
-from quantrs.recipe import Recipe
 from quantrs.schemes import FileType, file_type, is_quantized, row_bytes, tensor_type, tensor_types, writable
 from quantrs.written_header import imatrix_keys, main_header, set_split_keys, split_paths
+
+if TYPE_CHECKING:
+    from quantrs.recipe import Recipe
 
 __all__ = ["Plan", "PlannedFile", "TensorPlan"]
 
@@ -149,7 +152,7 @@ class _Planner:
         self.file_type: FileType = file_type(options.to)
         self.overrides: list[KvOverride] = [parse_kv_override(text) for text in options.override_kv]
         self.facts: ModelFacts = read_model_facts(gguf, self.overrides)
-        self.recipe = None if options.recipe is None else Recipe.read(options.recipe)
+        self.recipe = _read_recipe(options)
         self.notices: list[str] = list(gguf.notices)
         self.refusals: list[str] = []
         self.patterns = _Patterns(options.tensor_types)
@@ -350,11 +353,16 @@ class _Patterns:
     """``--tensor-type`` in order; remembers which were of use."""
 
     def __init__(self, tensor_types_wanted: Sequence[tuple[str, str]]) -> None:
+        self._used: set[str] = set()
+        self._rows: list[tuple[str, Pattern[bytes], str]] = []
+        if not tensor_types_wanted:
+            return
+        from quantrs.patterns import compile_ecmascript  # start-up time: few runs need it
+
         self._rows = [
             (pattern, compile_ecmascript(pattern, where="--tensor-type"), tensor_type(type_name, where=f"--tensor-type {pattern}"))
             for pattern, type_name in tensor_types_wanted
         ]
-        self._used: set[str] = set()
 
     def find(self, name: str) -> tuple[str, str] | None:
         if not self._rows:
@@ -368,6 +376,14 @@ class _Patterns:
 
     def unmatched(self) -> list[str]:
         return [pattern for pattern, _, _ in self._rows if pattern not in self._used]
+
+
+def _read_recipe(options: QuantizeOptions) -> "Recipe | None":
+    if options.recipe is None:
+        return None
+    from quantrs.recipe import Recipe  # start-up time: few runs need it
+
+    return Recipe.read(options.recipe)
 
 
 def _planned_file(path: str, header: GgufHeader, members: Sequence[_Member]) -> PlannedFile:
