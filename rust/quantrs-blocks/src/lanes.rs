@@ -3,8 +3,8 @@
 use quantrs_simd::Simd;
 use std::array::from_fn;
 
-/// The most lanes that any level has: the size of per-lane scratch arrays.
-pub(crate) const MAX_LANES: usize = 16;
+/// The most lanes that any level has, doubled by [`quantrs_simd::Twice`]: the size of per-lane scratch arrays.
+pub(crate) const MAX_LANES: usize = 32;
 
 /// The first `N` values of `S::LANES` slices, one slice per lane.
 #[inline(always)]
@@ -17,6 +17,28 @@ pub(crate) fn load_lanes<'a, S: Simd, const N: usize>(s: S, lane: impl Fn(usize)
         }
     }
     from_fn(|i| s.load(&columns[i]))
+}
+
+/// Lane `j` of every vector. Slow: for lanes that need a treatment of their own.
+#[inline(always)]
+pub(crate) fn get_lane<S: Simd, const N: usize>(s: S, vectors: &[S::F; N], j: usize) -> [f32; N] {
+    vectors.map(
+        #[inline(always)]
+        |v| {
+            let mut lanes = [0.0; MAX_LANES];
+            s.store(v, &mut lanes);
+            lanes[j]
+        },
+    )
+}
+
+/// `v` with `value` in lane `j`. Slow, as [`get_lane`].
+#[inline(always)]
+pub(crate) fn set_lane<S: Simd>(s: S, v: S::F, j: usize, value: f32) -> S::F {
+    let mut lanes = [0.0; MAX_LANES];
+    s.store(v, &mut lanes);
+    lanes[j] = value;
+    s.load(&lanes)
 }
 
 /// Sum of squares of every block of `block_len` values, each in index order with one accumulator; `sums` has one place per block.

@@ -32,6 +32,7 @@ mod half;
 mod lanes4;
 mod level;
 mod rounding;
+mod twice;
 mod vector;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -46,4 +47,5 @@ pub use half::{bf16_bits, bf16_value, f16_bits, f16_value};
 pub use lanes4::Lanes4;
 pub use level::{Level, LevelError};
 pub use rounding::{nearest_int_ggml, round_half_away, trunc_i32};
+pub use twice::Twice;
 pub use vector::Simd;

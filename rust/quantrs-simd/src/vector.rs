@@ -5,7 +5,7 @@
 /// Float operations are single IEEE operations, round to nearest even, on every level. Integer operations wrap. Comparisons
 /// with NaN are false.
 pub trait Simd: Copy + Send + Sync + 'static {
-    /// Number of lanes: 4, 8 or 16.
+    /// Number of lanes: 4, 8 or 16, or twice that.
     const LANES: usize;
     /// `LANES` f32.
     type F: Copy;

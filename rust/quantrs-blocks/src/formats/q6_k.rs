@@ -4,7 +4,7 @@ use super::k_batches::{BLOCK_LEN, MAX_BATCH, Weighting, block_weights_ref, for_b
 use crate::format::Rows;
 use crate::pack::{get_f16, put_f16};
 use crate::search::{EPS, SymFit, signed_max, sym, sym_ref};
-use quantrs_simd::{Level, Simd, dispatch, nearest_int_ggml};
+use quantrs_simd::{Level, Simd, Twice, dispatch, nearest_int_ggml};
 use std::array::from_fn;
 
 const BLOCK_BYTES: usize = 210;
@@ -40,7 +40,7 @@ pub(crate) fn quantize_ref(rows: Rows<'_>, out: &mut [u8]) {
 
 /// As [`quantize_ref`], one sub-block per lane.
 pub(crate) fn quantize(level: Level, rows: Rows<'_>, out: &mut [u8]) {
-    dispatch!(level, s => quantize_lanes(s, rows, out), scalar => quantize_ref(rows, out));
+    dispatch!(level, s => quantize_lanes(Twice(s), rows, out), scalar => quantize_ref(rows, out));
 }
 
 #[inline(always)]

@@ -5,6 +5,7 @@
 //!              minimum of its levels. A better candidate replaces the minimum that later candidates start from
 //! Exact        equals `make_qkx2_quants` and `make_qkx3_quants`, ggml `src/ggml-quants.c`, FP contraction off
 
+use crate::lanes::{get_lane, set_lane};
 use quantrs_simd::{Simd, nearest_int_ggml};
 
 /// What distinguishes the formats that use this search.
@@ -119,37 +120,34 @@ pub(crate) fn minmax_ref(p: &MinMax, x: &[f32], weights: &[f32]) -> MinMaxFit {
 #[inline(always)]
 pub(crate) fn minmax<S: Simd, const N: usize>(s: S, p: &MinMax, x: &[S::F; N], weights: &[S::F; N]) -> MinMaxFit<S::F> {
     let zero = s.splat(0.0);
-    let (mut min, mut max) = (x[0], x[0]);
+    let (mut smallest, mut max) = (x[0], x[0]);
     let mut sum_w = weights[0];
     let mut sum_x = s.mul(sum_w, x[0]);
     for i in 1..N {
-        min = s.select(s.lt(x[i], min), x[i], min);
-        max = s.select(s.gt(x[i], max), x[i], max);
+        smallest = s.min(x[i], smallest);
+        max = s.max(x[i], max);
         sum_w = s.add(sum_w, weights[i]);
         sum_x = s.add(sum_x, s.mul(weights[i], x[i]));
     }
-    min = s.select(s.gt(min, zero), zero, min);
-    let first_min = min;
-    let flat = s.eq(max, min);
-
-    let error = |i: usize, scale: S::F, min: S::F, level: S::F| {
-        let diff = s.sub(s.add(s.mul(scale, level), min), x[i]);
-        s.mul(weights[i], if p.mad { s.abs(diff) } else { s.mul(diff, diff) })
-    };
+    let first_min = s.select(s.gt(smallest, zero), zero, smallest);
+    let flat = s.eq(max, first_min);
+    let mut min = first_min;
     let mut iscale = s.div(s.splat(p.nmax as f32), s.sub(max, min));
     let mut scale = s.div(s.splat(1.0), iscale);
     let mut level_min = min;
     let mut best = zero;
+    let mut exact = s.either(flat, in_range(s, iscale, min, smallest, max));
     for i in 0..N {
-        let level = s.nearest_clamped(s.mul(iscale, s.sub(x[i], min)), 0, p.nmax);
-        best = s.add(best, error(i, scale, min, level));
+        let l = level(s, p, iscale, min, x[i]);
+        best = s.add(best, error(s, p, scale, min, l, x[i], weights[i]));
     }
     let mut levels = [zero; N];
     for step in 0..=p.nstep {
         let this_iscale = s.div(s.splat(p.numerator(step)), s.sub(max, min));
+        exact = s.both(exact, s.either(flat, in_range(s, this_iscale, min, smallest, max)));
         let (mut sum_l, mut sum_l2, mut sum_xl) = (zero, zero, zero);
         for i in 0..N {
-            let l = s.nearest_clamped(s.mul(this_iscale, s.sub(x[i], min)), 0, p.nmax);
+            let l = level(s, p, this_iscale, min, x[i]);
             levels[i] = l;
             let wl = s.mul(weights[i], l);
             sum_l = s.add(sum_l, wl);
@@ -165,7 +163,7 @@ pub(crate) fn minmax<S: Simd, const N: usize>(s: S, p: &MinMax, x: &[S::F; N], w
         let this_min = s.select(positive, zero, this_min);
         let mut e = zero;
         for i in 0..N {
-            e = s.add(e, error(i, this_scale, this_min, levels[i]));
+            e = s.add(e, error(s, p, this_scale, this_min, levels[i], x[i], weights[i]));
         }
         let better = s.both(solvable, s.lt(e, best));
         best = s.select(better, e, best);
@@ -175,10 +173,42 @@ pub(crate) fn minmax<S: Simd, const N: usize>(s: S, p: &MinMax, x: &[S::F; N], w
         min = s.select(better, this_min, min);
     }
 
-    MinMaxFit {
+    let mut fit = MinMaxFit {
         scale: s.select(flat, zero, scale),
         minus_min: s.neg(s.select(flat, first_min, min)),
         iscale: s.select(flat, zero, iscale),
         level_min: s.select(flat, first_min, level_min),
+    };
+    // Values that are tiny, or far from zero and close to each other, leave the range: they are searched again by the book.
+    let inexact = s.bitmask(s.and_not(s.eq(zero, zero), exact));
+    for j in (0..S::LANES).filter(|j| inexact >> j & 1 != 0) {
+        let again = minmax_ref(p, &get_lane(s, x, j), &get_lane(s, weights, j));
+        fit.scale = set_lane(s, fit.scale, j, again.scale);
+        fit.minus_min = set_lane(s, fit.minus_min, j, again.minus_min);
+        fit.iscale = set_lane(s, fit.iscale, j, again.iscale);
+        fit.level_min = set_lane(s, fit.level_min, j, again.level_min);
     }
+    fit
+}
+
+/// The level of `x`, given [`in_range`].
+#[inline(always)]
+fn level<S: Simd>(s: S, p: &MinMax, iscale: S::F, min: S::F, x: S::F) -> S::F {
+    s.nearest_clamped_in_range(s.mul(iscale, s.sub(x, min)), 0, p.nmax)
+}
+
+/// Where the fast rounding of the levels is exact. Before rounding they are monotone in x, so their ends tell.
+#[inline(always)]
+fn in_range<S: Simd>(s: S, iscale: S::F, min: S::F, smallest: S::F, largest: S::F) -> S::M {
+    let limit = s.splat(2_097_152.0);
+    let low = s.abs(s.mul(iscale, s.sub(smallest, min)));
+    let high = s.abs(s.mul(iscale, s.sub(largest, min)));
+    s.both(s.lt(low, limit), s.lt(high, limit))
+}
+
+/// The weighted error of `x` at level `l`.
+#[inline(always)]
+fn error<S: Simd>(s: S, p: &MinMax, scale: S::F, min: S::F, l: S::F, x: S::F, weight: S::F) -> S::F {
+    let diff = s.sub(s.add(s.mul(scale, l), min), x);
+    s.mul(weight, if p.mad { s.abs(diff) } else { s.mul(diff, diff) })
 }
