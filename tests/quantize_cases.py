@@ -20,7 +20,9 @@ _TYPES = {"F32": (0, 4), "F16": (1, 2)}
 
 
 def write_hole(path: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, object]) -> Path:
-    """Write a GGUF v3 file whose tensor data is a hole."""
+    """Write a GGUF v3 file whose tensor data is a hole, aligned as ``general.alignment`` says."""
+    alignment = metadata.get("general.alignment", 32)
+    assert isinstance(alignment, int)
     out = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata))
     for key, value in metadata.items():
         out += text(key) + value_bytes(value)
@@ -28,8 +30,8 @@ def write_hole(path: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]], m
     for name, (type_name, shape) in tensors.items():
         type_id, item_bytes = _TYPES[type_name]
         out += text(name) + struct.pack(f"<I{len(shape)}Q", len(shape), *reversed(shape)) + struct.pack("<IQ", type_id, offset)
-        offset += -(-prod(shape) * item_bytes // 32) * 32
-    out += bytes(-len(out) % 32)
+        offset += -(-prod(shape) * item_bytes // alignment) * alignment
+    out += bytes(-len(out) % alignment)
     with path.open("wb") as file:
         file.write(out)
         file.truncate(len(out) + offset)
@@ -114,8 +116,8 @@ def write_models(folder: Path) -> None:
             "general.type": "imatrix", "imatrix.datasets": ["a.txt", "b.txt"], "imatrix.chunk_count": 3, "imatrix.chunk_size": 512,
         })  # fmt: skip
 
-    _write_split(folder, "split", plain, llama_metadata(3), (14, 14))
-    _write_split(folder, "bare", plain, llama_metadata(3), (0, 14))
+    write_split(folder, "split", plain, llama_metadata(3), (14, 14))
+    write_split(folder, "bare", plain, llama_metadata(3), (0, 14))
 
 
 def _imatrix_shapes(shapes: Shapes) -> Shapes:
@@ -128,7 +130,8 @@ def _imatrix_shapes(shapes: Shapes) -> Shapes:
     return sums
 
 
-def _write_split(folder: Path, prefix: str, shapes: Shapes, metadata: dict[str, object], cuts: Sequence[int]) -> None:
+def write_split(folder: Path, prefix: str, shapes: Shapes, metadata: dict[str, object], cuts: Sequence[int]) -> None:
+    """Write a model over three files; `cuts` are the numbers of tensors in the first two."""
     rows = list(shapes.items())
     first, second = cuts
     parts = (rows[:first], rows[first : first + second], rows[first + second :])
