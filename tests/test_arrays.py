@@ -236,7 +236,7 @@ def test_importance_per_slice_equals_quantizing_each_slice_alone(w: np.ndarray) 
 
 
 def test_importance_of_another_shape_or_sign_is_refused(w: np.ndarray) -> None:
-    for bad in (np.ones(511), np.ones((5, 512)), np.ones((3, 5, 512)), -np.ones(512), np.full(512, np.nan)):
+    for bad in (np.ones(511), np.ones((5, 512)), np.ones((3, 4, 512)), -np.ones(512), np.full(512, np.nan)):
         with pytest.raises(qr.InputError, match="importance"):
             qr.quantize(w, "q4_k", importance=bad)
     with pytest.raises(TypeError, match="importance"):

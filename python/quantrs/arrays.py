@@ -414,7 +414,7 @@ def _importance(importance: "npt.ArrayLike", shape: tuple[int, ...]) -> "npt.NDA
         raise TypeError(f"importance: found an array of {weights.dtype}, expected real numbers")
     leading = weights.ndim - 1
     if not 0 <= leading < len(shape) or weights.shape != (*shape[:leading], shape[-1]):
-        allowed = " or ".join(str((*shape[:k], shape[-1])) for k in range(len(shape) - 1)) or str(shape)
+        allowed = " or ".join(str((*shape[:k], shape[-1])) for k in range(len(shape)))
         raise InputError(f"importance: found the shape {weights.shape}, expected {allowed} for an array of shape {shape}")
     with np.errstate(over="ignore"):
         weights = np.ascontiguousarray(weights, np.float32)

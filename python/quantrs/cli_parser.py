@@ -56,7 +56,7 @@ def build_parser(version: str, commands: dict[str, Command]) -> argparse.Argumen
     sub = add(
         "plan",
         "show what quantize would do",
-        details="The type of each tensor, why, and the exact size of the file. Exit code 1 when quantize would refuse.",
+        details="The type of each tensor, why, and the exact size of the file. What quantize would refuse is said on standard error.",
         examples="plan model-f16.gguf --to Q4_K_M --tensor-type attn_v=q8_0",
     )
     sub.add_argument("src", metavar="SRC", help="GGUF model; of a split one, the first file")
