@@ -77,10 +77,10 @@ def test_the_argument_may_be_a_file_or_a_count(tmp_path: Path) -> None:
     write_models(tmp_path)
     assert isinstance(size(str(tmp_path / "plain.gguf")), ModelSizes)
     assert isinstance(size("7B"), ParameterSizes)
-    with pytest.raises(FileError, match=r"absent\.gguf: no such file"):
+    with pytest.raises(FileError, match=r"absent\.gguf"):
         size(str(tmp_path / "absent.gguf"))
     with pytest.raises(UsageError, match="expected a GGUF file or a parameter count"):
-        size("large")
+        size("large" * 100)
 
 
 def test_sizes_are_json_values(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ class Plan:
     file_type: str
     """``Q4_K_M``."""
     notices: tuple[str, ...]
-    """What the user should know, but what does not stop the work; the reader's notices first."""
+    """What the user should know, but what does not stop the work. The source's own notices are not repeated."""
     refusals: tuple[str, ...]
     """Why `quantize` would refuse this plan; empty when it would not."""
     options: QuantizeOptions
@@ -153,7 +153,7 @@ class _Planner:
         self.overrides: list[KvOverride] = [parse_kv_override(text) for text in options.override_kv]
         self.facts: ModelFacts = read_model_facts(gguf, self.overrides)
         self.recipe = _read_recipe(options)
-        self.notices: list[str] = list(gguf.notices)
+        self.notices: list[str] = []
         self.refusals: list[str] = []
         self.patterns = _Patterns(options.tensor_types)
         self.wishes = self._wishes()

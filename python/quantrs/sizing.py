@@ -95,7 +95,7 @@ class ModelSizes:
 
 
 def size(what: str) -> ParameterSizes | ModelSizes:
-    """Sizes for the text of the command line: a GGUF file, or a parameter count such as ``70B``.
+    """Sizes for the text of the command line: a parameter count such as ``70B``, or a GGUF file (``./70B`` if it is named so).
 
     Raises
     ------
@@ -104,12 +104,13 @@ def size(what: str) -> ParameterSizes | ModelSizes:
     UsageError
         `what` is neither.
     """
-    if Path(what).exists():
-        return size_of_model(what)
     if _COUNT.fullmatch(what.strip()):
         return size_of_parameters(parameter_count(what))
-    if what.lower().endswith(".gguf") or "/" in what or "\\" in what:
-        raise FileError(f"{what}: no such file")
+    try:
+        return size_of_model(what)
+    except FileError:
+        if what.lower().endswith(".gguf") or "/" in what or "\\" in what:
+            raise
     raise UsageError(f"found {what!r}, expected a GGUF file or a parameter count such as 70B, 1.5B, 135M or 7e9")
 
 
