@@ -5,7 +5,6 @@ The texts are those of ``llama-quantize``, so that a command line can be carried
 
 import math
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,12 +149,8 @@ def parse_prune_layers(text: str) -> tuple[int, ...]:
     >>> parse_prune_layers("7,3,3")
     (3, 7)
     """
-    return _sorted_layers(part.strip() for part in text.split(","))
-
-
-def _sorted_layers(parts: Iterable[str]) -> tuple[int, ...]:
     layers = set()
-    for part in parts:
+    for part in map(str.strip, text.split(",")):
         if not re.fullmatch(r"[0-9]{1,9}", part):
             raise UsageError(f"--prune-layers: found {part!r}, expected layer numbers such as 3,7,11")
         layers.add(int(part))
