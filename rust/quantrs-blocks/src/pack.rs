@@ -1,17 +1,17 @@
 //! Bit orders shared by several formats.
 
-use half::f16;
+use quantrs_simd::{f16_bits, f16_value};
 
 /// `v` rounded to f16, little-endian.
 #[inline(always)]
 pub(crate) fn put_f16(out: &mut [u8], v: f32) {
-    out[..2].copy_from_slice(&f16::from_f32(v).to_le_bytes());
+    out[..2].copy_from_slice(&f16_bits(v).to_le_bytes());
 }
 
 /// The f16 at the start of `b`, widened.
 #[inline(always)]
 pub(crate) fn get_f16(b: &[u8]) -> f32 {
-    f16::from_le_bytes([b[0], b[1]]).to_f32()
+    f16_value(u16::from_le_bytes([b[0], b[1]]))
 }
 
 /// Eight 6-bit scales and eight 6-bit mins in 12 bytes (Q4_K, Q5_K).

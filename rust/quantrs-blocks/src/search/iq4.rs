@@ -135,6 +135,22 @@ pub(crate) fn nearest_level<S: Simd>(s: S, v: S::F) -> S::I {
     s.to_bits(nearest_entry(s, &INDEX_CELLS, v))
 }
 
+/// The sums of `w * V * x` and of `w * V * V` for the levels V nearest to `inverse * x`.
+///
+/// |inverse * x| is at most 134 and a rounding: the range of [`nearest_entry`]. Lanes that count as zero may leave it; their
+/// sums are of no use.
+#[inline(always)]
+fn level_sums<S: Simd>(s: S, x: &[S::F; LEN], weights: &[S::F; LEN], inverse: S::F) -> (S::F, S::F) {
+    let (mut sumqx, mut sumq2) = (s.splat(0.0), s.splat(0.0));
+    for (&x, &w) in x.iter().zip(weights) {
+        let level = nearest_entry(s, &VALUE_CELLS, s.mul(inverse, x));
+        let weighted = s.mul(w, level);
+        sumqx = s.add(sumqx, s.mul(weighted, x));
+        sumq2 = s.add(sumq2, s.mul(weighted, level));
+    }
+    (sumqx, sumq2)
+}
+
 /// The same search with one set of 32 values per lane.
 #[inline(always)]
 pub(crate) fn iq4<S: Simd>(s: S, x: &[S::F; LEN], weights: &[S::F; LEN]) -> S::F {
@@ -145,25 +161,13 @@ pub(crate) fn iq4<S: Simd>(s: S, x: &[S::F; LEN], weights: &[S::F; LEN]) -> S::F
         amax = s.select(larger, s.abs(x), amax);
         max = s.select(larger, x, max);
     }
-    // |inverse * x| is at most 134 and a rounding: the range of `nearest_entry`. Lanes that count as zero may leave it; they
-    // are overwritten at the end.
-    let sums = |inverse: S::F| {
-        let (mut sumqx, mut sumq2) = (zero, zero);
-        for (&x, &w) in x.iter().zip(weights) {
-            let level = nearest_entry(s, &VALUE_CELLS, s.mul(inverse, x));
-            let weighted = s.mul(w, level);
-            sumqx = s.add(sumqx, s.mul(weighted, x));
-            sumq2 = s.add(sumq2, s.mul(weighted, level));
-        }
-        (sumqx, sumq2)
-    };
     let lowest = f32::from(LEVELS[0]);
     let d = s.div(s.neg(max), s.splat(lowest));
-    let (sumqx, sumq2) = sums(s.div(s.splat(1.0), d));
+    let (sumqx, sumq2) = level_sums(s, x, weights, s.div(s.splat(1.0), d));
     let mut scale = s.select(s.gt(sumq2, zero), s.div(sumqx, sumq2), zero);
     let mut best = s.mul(scale, sumqx);
     for step in STEPS {
-        let (sumqx, sumq2) = sums(s.div(s.splat(step as f32 + lowest), max));
+        let (sumqx, sumq2) = level_sums(s, x, weights, s.div(s.splat(step as f32 + lowest), max));
         let better = s.both(s.gt(sumq2, zero), s.gt(s.mul(sumqx, sumqx), s.mul(best, sumq2)));
         let this_scale = s.div(sumqx, sumq2);
         scale = s.select(better, this_scale, scale);
