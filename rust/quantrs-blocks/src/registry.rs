@@ -35,7 +35,7 @@ pub static FORMATS: &[BlockFormat] = &[
     BlockFormat { quantize_ref: Some(q5_0::quantize_ref), quantize: Some(q5_0::quantize), dequantize: Some(q5_0::dequantize), ..row("Q5_0", 6, 32, 22, Importance::Used, Scales::F16(&[0])) },
     BlockFormat { quantize_ref: Some(q5_1::quantize_ref), quantize: Some(q5_1::quantize), dequantize: Some(q5_1::dequantize), ..row("Q5_1", 7, 32, 24, Importance::Used, Scales::F16(&[0, 2])) },
     BlockFormat { quantize_ref: Some(q8_0::quantize_ref), quantize: Some(q8_0::quantize), dequantize: Some(q8_0::dequantize), ..row("Q8_0", 8, 32, 34, Importance::Ignored, Scales::F16(&[0])) },
-    BlockFormat { quantize_ref: Some(q8_1::quantize_ref), quantize: Some(q8_1::quantize), dequantize: Some(q8_1::dequantize), ..row("Q8_1", 9, 32, 36, Importance::Ignored, Scales::F16(&[0, 2])) },
+    BlockFormat { quantize_ref: Some(q8_1::quantize_ref), quantize: Some(q8_1::quantize), dequantize: Some(q8_1::dequantize), ..row("Q8_1", 9, 32, 36, Importance::Ignored, Scales::F16(&[0])) },
     BlockFormat { quantize_ref: Some(q2_k::quantize_ref), quantize: Some(q2_k::quantize), dequantize: Some(q2_k::dequantize), ..row("Q2_K", 10, 256, 84, Importance::Used, Scales::F16(&[80, 82])) },
     BlockFormat { quantize_ref: Some(q3_k::quantize_ref), quantize: Some(q3_k::quantize), dequantize: Some(q3_k::dequantize), ..row("Q3_K", 11, 256, 110, Importance::Used, Scales::F16(&[108])) },
     BlockFormat { quantize_ref: Some(q4_k::quantize_ref), quantize: Some(q4_k::quantize), dequantize: Some(q4_k::dequantize), ..row("Q4_K", 12, 256, 144, Importance::Used, Scales::F16(&[0, 2])) },
