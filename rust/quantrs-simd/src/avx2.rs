@@ -97,6 +97,18 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    fn load_u8(self, x: &[u8]) -> __m256i {
+        assert!(x.len() >= 8);
+        // SAFETY: the assertion above; features as in `intrinsics`.
+        unsafe { _mm256_cvtepu8_epi32(_mm_loadl_epi64(x.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn load_i8(self, x: &[u8]) -> __m256i {
+        assert!(x.len() >= 8);
+        // SAFETY: the assertion above; features as in `intrinsics`.
+        unsafe { _mm256_cvtepi8_epi32(_mm_loadl_epi64(x.as_ptr().cast())) }
+    }
+    #[inline(always)]
     fn load_f16(self, x: &[u8]) -> __m256 {
         assert!(x.len() >= 16);
         // SAFETY: the assertion above; features as in `intrinsics`.
@@ -152,6 +164,7 @@ impl Simd for Avx2 {
         any(m: __m256) -> bool = _mm256_movemask_ps(m) != 0;
         min(a: __m256, b: __m256) -> __m256 = _mm256_min_ps(a, b);
         max(a: __m256, b: __m256) -> __m256 = _mm256_max_ps(a, b);
+        ishr(a: __m256i, n: u32) -> __m256i = _mm256_srl_epi32(a, _mm_cvtsi32_si128(n as i32));
         ishl(a: __m256i, n: u32) -> __m256i = _mm256_sll_epi32(a, _mm_cvtsi32_si128(n as i32));
         bitmask(m: __m256) -> u32 = _mm256_movemask_ps(m) as u32;
     }

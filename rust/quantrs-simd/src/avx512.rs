@@ -82,6 +82,18 @@ impl Simd for Avx512 {
         unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(a)) }
     }
     #[inline(always)]
+    fn load_u8(self, x: &[u8]) -> __m512i {
+        assert!(x.len() >= 16);
+        // SAFETY: the assertion above; features as in `intrinsics`.
+        unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(x.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn load_i8(self, x: &[u8]) -> __m512i {
+        assert!(x.len() >= 16);
+        // SAFETY: the assertion above; features as in `intrinsics`.
+        unsafe { _mm512_cvtepi8_epi32(_mm_loadu_si128(x.as_ptr().cast())) }
+    }
+    #[inline(always)]
     fn load_f16(self, x: &[u8]) -> __m512 {
         assert!(x.len() >= 32);
         // SAFETY: the assertion above; features as in `intrinsics`.
@@ -131,6 +143,7 @@ impl Simd for Avx512 {
         max(a: __m512, b: __m512) -> __m512 = _mm512_max_ps(a, b);
         reduce_min(a: __m512) -> f32 = _mm512_reduce_min_ps(a);
         reduce_max(a: __m512) -> f32 = _mm512_reduce_max_ps(a);
+        ishr(a: __m512i, n: u32) -> __m512i = _mm512_srl_epi32(a, _mm_cvtsi32_si128(n as i32));
         ishl(a: __m512i, n: u32) -> __m512i = _mm512_sll_epi32(a, _mm_cvtsi32_si128(n as i32));
     }
     #[inline(always)]

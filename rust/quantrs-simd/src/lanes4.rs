@@ -210,4 +210,16 @@ impl Simd for Lanes4 {
     fn lookup32(self, table: &[f32; 32], i: [i32; 4]) -> [f32; 4] {
         i.map(|i| table[(i & 31) as usize])
     }
+    #[inline(always)]
+    fn ishr(self, a: [i32; 4], n: u32) -> [i32; 4] {
+        a.map(|x| (x as u32 >> n) as i32)
+    }
+    #[inline(always)]
+    fn load_u8(self, x: &[u8]) -> [i32; 4] {
+        [x[0], x[1], x[2], x[3]].map(i32::from)
+    }
+    #[inline(always)]
+    fn load_i8(self, x: &[u8]) -> [i32; 4] {
+        [x[0], x[1], x[2], x[3]].map(|x| i32::from(x as i8))
+    }
 }

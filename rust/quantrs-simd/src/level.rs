@@ -31,7 +31,12 @@ pub struct LevelError {
 
 impl std::fmt::Display for LevelError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "QUANTRS_LEVEL={}: this CPU offers {}; set one of these or unset the variable", self.asked, self.available.join(", "))
+        write!(
+            f,
+            "QUANTRS_LEVEL={}: this CPU offers {}; set one of these or unset the variable",
+            self.asked,
+            self.available.join(", ")
+        )
     }
 }
 
@@ -73,7 +78,10 @@ impl Level {
     /// The level called `name`, if this CPU has it.
     pub fn from_name(name: &str) -> Result<Level, LevelError> {
         let all = Level::all();
-        all.iter().copied().find(|l| l.name() == name).ok_or_else(|| LevelError { asked: name.to_owned(), available: all.iter().map(|l| l.name()).collect() })
+        all.iter()
+            .copied()
+            .find(|l| l.name() == name)
+            .ok_or_else(|| LevelError { asked: name.to_owned(), available: all.iter().map(|l| l.name()).collect() })
     }
 
     /// The level to use: what `QUANTRS_LEVEL` names, or else the highest. Read once per process.
@@ -116,9 +124,17 @@ macro_rules! dispatch {
             $crate::Level::Scalar => $scalar,
             $crate::Level::Baseline($s) => $lanes,
             #[cfg(target_arch = "x86_64")]
-            $crate::Level::Avx2($s) => $crate::Simd::vectorize($s, #[inline(always)] || $lanes),
+            $crate::Level::Avx2($s) => $crate::Simd::vectorize(
+                $s,
+                #[inline(always)]
+                || $lanes,
+            ),
             #[cfg(target_arch = "x86_64")]
-            $crate::Level::Avx512($s) => $crate::Simd::vectorize($s, #[inline(always)] || $lanes),
+            $crate::Level::Avx512($s) => $crate::Simd::vectorize(
+                $s,
+                #[inline(always)]
+                || $lanes,
+            ),
         }
     };
 }

@@ -28,16 +28,16 @@
 //! Every operation is one correctly rounded IEEE operation and gives the same bits on all levels; none is contracted into a
 //! fused multiply-add, and none is reassociated. That is what lets a lane repeat a scalar algorithm exactly.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod half;
 mod lanes4;
 mod level;
 mod rounding;
 mod twice;
 mod vector;
-#[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
 
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;

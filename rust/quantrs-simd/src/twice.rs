@@ -111,6 +111,18 @@ impl<S: Simd> Simd for Twice<S> {
         self.0.store_bytes(a.1, &mut out[S::LANES..]);
     }
     #[inline(always)]
+    fn ishr(self, a: Self::I, n: u32) -> Self::I {
+        (self.0.ishr(a.0, n), self.0.ishr(a.1, n))
+    }
+    #[inline(always)]
+    fn load_u8(self, x: &[u8]) -> Self::I {
+        (self.0.load_u8(x), self.0.load_u8(&x[S::LANES..]))
+    }
+    #[inline(always)]
+    fn load_i8(self, x: &[u8]) -> Self::I {
+        (self.0.load_i8(x), self.0.load_i8(&x[S::LANES..]))
+    }
+    #[inline(always)]
     fn load_f16(self, x: &[u8]) -> Self::F {
         (self.0.load_f16(x), self.0.load_f16(&x[2 * S::LANES..]))
     }

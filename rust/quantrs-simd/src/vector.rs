@@ -110,10 +110,16 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn reduce_max(self, a: Self::F) -> f32;
     /// a << n, for n in 0..32.
     fn ishl(self, a: Self::I, n: u32) -> Self::I;
+    /// a >> n, for n in 0..32; zeros come in.
+    fn ishr(self, a: Self::I, n: u32) -> Self::I;
     /// Lane j in bit j.
     fn bitmask(self, m: Self::M) -> u32;
     /// The low 8 bits of every lane, to the first `LANES` bytes of `out`. Panics when there are fewer.
     fn store_bytes(self, a: Self::I, out: &mut [u8]);
+    /// The first `LANES` bytes of `x`, each 0..=255. Panics when there are fewer.
+    fn load_u8(self, x: &[u8]) -> Self::I;
+    /// The first `LANES` bytes of `x`, each -128..=127. Panics when there are fewer.
+    fn load_i8(self, x: &[u8]) -> Self::I;
     /// The first `LANES` little-endian f16 of `x`, widened: exact; a NaN stays a NaN. Panics when there are fewer.
     fn load_f16(self, x: &[u8]) -> Self::F;
     /// Rounded to f16 as [`f16_bits`](crate::f16_bits), little-endian, to the first `2 * LANES` bytes of `out`. Panics when
