@@ -9,10 +9,13 @@ SHELL := bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export PYO3_PYTHON := $(BIN)/python
 unexport CONDA_PREFIX
+# maturin calls pip too, and has no option to quiet it.
+export PIP_QUIET := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # The bindings are a Python extension module: they have no Rust tests, pytest exercises them.
 CRATES := --workspace --exclude quantrs-py
@@ -61,10 +64,10 @@ test-rust: $(VENV)/.venv-made
 	if cargo nextest --version > /dev/null 2>&1; then cargo nextest run $(CRATES) --locked; else cargo test $(CRATES) --locked --lib --bins --tests; fi
 	cargo test $(CRATES) --locked --doc --quiet
 
-test-python: $(VENV)/.built $(VENV)/.tools-dev
+test-python: $(VENV)/.built $(VENV)/.tools-check
 	$(BIN)/python -m pytest -q
 
-lint: $(VENV)/.built $(VENV)/.tools-dev ## Formatting, lints, types, stubs, spelling, generated docs.
+lint: $(VENV)/.built $(VENV)/.tools-check ## Formatting, lints, types, stubs, spelling, generated docs.
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 	$(BIN)/ruff check
@@ -77,7 +80,7 @@ lint: $(VENV)/.built $(VENV)/.tools-dev ## Formatting, lints, types, stubs, spel
 
 check: lint test ## Everything that CI runs.
 
-bench: $(VENV)/.built $(VENV)/.tools-dev $(VENV)/.tools-bench ## Measure against the peers (QUANTRS_PEERS=folder of llama-quantize, RECORD=1 to keep, BENCH='-k open').
+bench: $(VENV)/.built $(VENV)/.tools-check $(VENV)/.tools-bench ## Measure against the peers (QUANTRS_PEERS=folder of llama-quantize, RECORD=1 to keep, BENCH='-k open').
 	$(BIN)/python -m pytest -c benches/pytest.ini benches -q $(BENCH)
 
 fuzz: ## Run every fuzz target for FUZZ_SECONDS.
