@@ -1,7 +1,6 @@
 //! Moving blocks into lanes: lane `j` of vector `i` is element `i` of block `j`.
 
 use quantrs_simd::Simd;
-use std::array::from_fn;
 
 /// The most lanes that any level has, doubled by [`quantrs_simd::Twice`]: the size of per-lane scratch arrays.
 pub(crate) const MAX_LANES: usize = 32;
@@ -16,7 +15,12 @@ pub(crate) fn load_lanes<'a, S: Simd, const N: usize>(s: S, lane: impl Fn(usize)
             columns[i][j] = x[i];
         }
     }
-    from_fn(|i| s.load(&columns[i]))
+    // Not `from_fn`: it is not always inlined, and vector operations outside are slow.
+    let mut vectors = [s.splat(0.0); N];
+    for (v, column) in vectors.iter_mut().zip(&columns) {
+        *v = s.load(column);
+    }
+    vectors
 }
 
 /// Lane `j` of every vector. Slow: for lanes that need a treatment of their own.

@@ -70,7 +70,11 @@ pub(crate) fn for_batches<S: Simd, const SUB: usize, T>(
                 let weights = match weighting {
                     Weighting::Sigma(_) => {
                         let [sigma2] = load_lanes::<S, 1>(s, |j| &sigma2[at(j) / n_sub..]);
-                        from_fn(|i| s.mul(w[i], s.sqrt(s.add(sigma2, s.mul(x[i], x[i])))))
+                        let mut weights = w;
+                        for (weight, &x) in weights.iter_mut().zip(&x) {
+                            *weight = s.mul(*weight, s.sqrt(s.add(sigma2, s.mul(x, x))));
+                        }
+                        weights
                     }
                     Weighting::Plain => w,
                 };
@@ -83,26 +87,35 @@ pub(crate) fn for_batches<S: Simd, const SUB: usize, T>(
     }
 }
 
-/// The levels of a block against its stored scales: `clamp(nearest_int((x + mins) / scales), lo, hi) - lo`, or what
-/// `kept(j, x)` says of the values of a sub-block j whose scale is 0.
-#[inline(always)]
-pub(crate) fn requantize<const N_SUB: usize>(
+/// The levels of a block against its stored scales: `clamp(nearest_int((x + mins) / scales), lo, hi) - lo`. Those of a
+/// sub-block whose scale is 0 are of no use.
+pub(crate) fn requantize_ref<const N_SUB: usize>(
     x: &[f32],
     scales: &[f32; N_SUB],
     mins: &[f32; N_SUB],
     (lo, hi): (i32, i32),
-    kept: impl Fn(usize, &[f32], &mut [u8]),
+) -> [u8; BLOCK_LEN] {
+    let sub = BLOCK_LEN / N_SUB;
+    from_fn(|i| (nearest_int_ggml((x[i] + mins[i / sub]) / scales[i / sub]).clamp(lo, hi) - lo) as u8)
+}
+
+/// As [`requantize_ref`], `S::LANES` values of a sub-block at a time.
+#[inline(always)]
+pub(crate) fn requantize<S: Simd, const N_SUB: usize>(
+    s: S,
+    x: &[f32],
+    scales: &[f32; N_SUB],
+    mins: &[f32; N_SUB],
+    (lo, hi): (i32, i32),
 ) -> [u8; BLOCK_LEN] {
     let sub = BLOCK_LEN / N_SUB;
     let mut q = [0u8; BLOCK_LEN];
     for (j, (q, x)) in q.chunks_exact_mut(sub).zip(x.chunks_exact(sub)).enumerate() {
-        let (scale, min) = (scales[j], mins[j]);
-        if scale == 0.0 {
-            kept(j, x, q);
-        } else {
-            for (q, &x) in q.iter_mut().zip(x) {
-                *q = (nearest_int_ggml((x + min) / scale).clamp(lo, hi) - lo) as u8;
-            }
+        let (scale, min) = (s.splat(scales[j]), s.splat(mins[j]));
+        for (q, x) in q.chunks_exact_mut(S::LANES).zip(x.chunks_exact(S::LANES)) {
+            let level = s.nearest_int(s.div(s.add(s.load(x), min), scale));
+            let level = s.imin(s.imax(level, s.isplat(lo)), s.isplat(hi));
+            s.store_bytes(s.isub(level, s.isplat(lo)), q);
         }
     }
     q

@@ -5,7 +5,7 @@ use super::k_minmax::{self, MinMaxK};
 use crate::format::Rows;
 use crate::pack::{get_f16, put_f16, put_two_bit_planes};
 use crate::search::MinMax;
-use quantrs_simd::{Level, Twice, dispatch};
+use quantrs_simd::{Level, dispatch};
 
 const BLOCK_BYTES: usize = 84;
 /// Values per sub-block.
@@ -61,7 +61,7 @@ pub(crate) fn quantize_ref(rows: Rows<'_>, out: &mut [u8]) {
 
 /// As [`quantize_ref`], one sub-block per lane.
 pub(crate) fn quantize(level: Level, rows: Rows<'_>, out: &mut [u8]) {
-    dispatch!(level, s => k_minmax::quantize_lanes::<_, Q2K, SUB, N_SUB>(Twice(s), rows, out), scalar => quantize_ref(rows, out));
+    dispatch!(level, s => k_minmax::quantize_lanes::<_, Q2K, SUB, N_SUB>(s, rows, out), scalar => quantize_ref(rows, out));
 }
 
 /// Inverse of [`quantize`].

@@ -1,7 +1,8 @@
 //! Q3_K: super-blocks of 256 in sixteen sub-blocks of 16, each with a signed 6-bit scale.
 
-use super::k_batches::{BLOCK_LEN, MAX_BATCH, Weighting, block_weights_ref, for_batches, requantize};
+use super::k_batches::{BLOCK_LEN, MAX_BATCH, Weighting, block_weights_ref, for_batches, requantize, requantize_ref};
 use crate::format::Rows;
+use crate::lanes::{MAX_LANES, load_lanes};
 use crate::pack::{get_f16, put_f16, put_two_bit_planes};
 use crate::search::{SymFit, q3iter, q3iter_ref, signed_max, sym, sym_ref};
 use quantrs_simd::{Level, Simd, Twice, dispatch, nearest_int_ggml};
@@ -11,6 +12,8 @@ const BLOCK_BYTES: usize = 110;
 const SUB: usize = 16;
 const N_SUB: usize = 16;
 const NMAX: i32 = 4;
+/// Smallest and largest level before the bias.
+const LEVELS: (i32, i32) = (-NMAX, NMAX - 1);
 /// The scale codes are signed scales plus this.
 const SCALE_BIAS: i32 = 32;
 const WEIGHTING: Weighting = Weighting::Sigma(2.0);
@@ -27,6 +30,18 @@ struct Fits<const N: usize> {
 impl<const N: usize> Fits<N> {
     fn new() -> Self {
         Fits { scale: [0.0; N], iscale: [0.0; N], weight_sum: [0.0; N] }
+    }
+
+    /// The levels that the search left for sub-block `j`.
+    fn levels(&self, j: usize, weighted: bool, x: &[f32], q: &mut [u8]) {
+        if weighted {
+            let fit = SymFit { scale: self.scale[j], iscale: self.iscale[j] };
+            for (q, &x) in q.iter_mut().zip(x) {
+                *q = fit.level(x, NMAX);
+            }
+        } else {
+            q3iter_ref(NMAX, x, q);
+        }
     }
 }
 
@@ -55,78 +70,96 @@ pub(crate) fn quantize_ref(rows: Rows<'_>, out: &mut [u8]) {
                 fits.scale[j] = q3iter_ref(NMAX, x, &mut [0; SUB]);
             }
         }
-        encode(x, weights.is_some(), &fits, 0, out);
+        let (d, codes) = match weights {
+            Some(_) => weighted_codes(sym_ref(SCALE_BIAS, &fits.scale, &fits.weight_sum), &fits.scale),
+            None => quantize_scales(&fits.scale),
+        };
+        put_scales(d, &codes, out);
+        encode(
+            x,
+            |scales| requantize_ref(x, scales, &[0.0; N_SUB], LEVELS),
+            |j, x, q| fits.levels(j, weights.is_some(), x, q),
+            out,
+        );
     }
 }
 
 /// As [`quantize_ref`], one sub-block per lane.
 pub(crate) fn quantize(level: Level, rows: Rows<'_>, out: &mut [u8]) {
-    dispatch!(level, s => quantize_lanes(Twice(s), rows, out), scalar => quantize_ref(rows, out));
+    dispatch!(level, s => quantize_lanes(s, rows, out), scalar => quantize_ref(rows, out));
 }
 
 #[inline(always)]
 fn quantize_lanes<S: Simd>(s: S, rows: Rows<'_>, out: &mut [u8]) {
+    let twice = Twice(s);
     let n_blocks = out.len() / BLOCK_BYTES;
     for_batches(
-        s,
+        twice,
         rows,
         n_blocks,
         WEIGHTING,
         &mut Fits::<MAX_BATCH>::new(),
         #[inline(always)]
-        |fits, at, x: &[S::F; SUB], weights| {
+        |fits, at, x: &[_; SUB], weights| {
             if let Some(weights) = weights {
-                let sum = weights.iter().fold(s.splat(0.0), |sum, &w| s.add(sum, w));
-                s.store(sum, &mut fits.weight_sum[at..]);
-                let fit = sym(s, NMAX, x, weights);
-                s.store(fit.scale, &mut fits.scale[at..]);
-                s.store(fit.iscale, &mut fits.iscale[at..]);
+                let mut sum = twice.splat(0.0);
+                for &w in weights {
+                    sum = twice.add(sum, w);
+                }
+                twice.store(sum, &mut fits.weight_sum[at..]);
+                let fit = sym(twice, NMAX, x, weights);
+                twice.store(fit.scale, &mut fits.scale[at..]);
+                twice.store(fit.iscale, &mut fits.iscale[at..]);
             } else {
-                s.store(q3iter(s, NMAX, x), &mut fits.scale[at..]);
+                twice.store(q3iter(twice, NMAX, x), &mut fits.scale[at..]);
             }
         },
         #[inline(always)]
         |fits, first, n| {
+            let weighted = rows.importance.is_some();
+            let mut block_fits = SymFit { scale: [0.0; MAX_LANES], iscale: [0.0; MAX_LANES] };
+            if weighted {
+                let x = load_lanes::<_, N_SUB>(twice, |b| &fits.scale[b.min(n - 1) * N_SUB..]);
+                let w = load_lanes::<_, N_SUB>(twice, |b| &fits.weight_sum[b.min(n - 1) * N_SUB..]);
+                let fit = sym(twice, SCALE_BIAS, &x, &w);
+                twice.store(fit.scale, &mut block_fits.scale);
+                twice.store(fit.iscale, &mut block_fits.iscale);
+            }
             for (b, out) in out[first * BLOCK_BYTES..].chunks_exact_mut(BLOCK_BYTES).take(n).enumerate() {
-                encode(rows.block(first + b, BLOCK_LEN), rows.importance.is_some(), fits, b * N_SUB, out);
+                let x = rows.block(first + b, BLOCK_LEN);
+                let scales = fits.scale[b * N_SUB..].first_chunk().expect("a table holds a batch");
+                let (d, codes) = if weighted {
+                    weighted_codes(SymFit { scale: block_fits.scale[b], iscale: block_fits.iscale[b] }, scales)
+                } else {
+                    quantize_scales(scales)
+                };
+                put_scales(d, &codes, out);
+                encode(
+                    x,
+                    #[inline(always)]
+                    |scales| requantize(s, x, scales, &[0.0; N_SUB], LEVELS),
+                    |j, x, q| fits.levels(b * N_SUB + j, weighted, x, q),
+                    out,
+                );
             }
         },
     );
 }
 
-/// Quantize the scales of the block whose fits begin at `at`, then its values against the stored scales, and pack.
+/// Quantize the values against the stored scales with `requantize(scales)` and pack; sub-blocks whose stored scale is 0 get what
+/// `kept(j, x, q)` writes.
 #[inline(always)]
-fn encode<const N: usize>(x: &[f32], weighted: bool, fits: &Fits<N>, at: usize, out: &mut [u8]) {
-    let fit_scales = &fits.scale[at..][..N_SUB];
-    let mut codes = [0u8; N_SUB];
-    let d = if weighted {
-        let fit = sym_ref(SCALE_BIAS, fit_scales, &fits.weight_sum[at..][..N_SUB]);
-        for (code, &scale) in codes.iter_mut().zip(fit_scales) {
-            *code = fit.level(scale, SCALE_BIAS);
-        }
-        fit.scale
-    } else {
-        quantize_scales(fit_scales, &mut codes)
-    };
-    put_f16(&mut out[108..], d);
-    out[96..108].copy_from_slice(&pack_scales(&codes));
-    let q = requantize(
-        x,
-        &get_scales(out),
-        &[0.0; N_SUB],
-        (-NMAX, NMAX - 1),
-        #[inline(always)]
-        |j, x, q| {
-            if weighted {
-                let fit = SymFit { scale: fits.scale[at + j], iscale: fits.iscale[at + j] };
-                for (q, &x) in q.iter_mut().zip(x) {
-                    *q = fit.level(x, NMAX);
-                }
-            } else {
-                q3iter_ref(NMAX, x, q);
-            }
-        },
-    );
+fn encode(
+    x: &[f32],
+    requantize: impl Fn(&[f32; N_SUB]) -> [u8; BLOCK_LEN],
+    kept: impl Fn(usize, &[f32], &mut [u8]),
+    out: &mut [u8],
+) {
+    let scales = get_scales(out);
+    let mut q = requantize(&scales);
+    for j in (0..N_SUB).filter(|&j| scales[j] == 0.0) {
+        kept(j, &x[j * SUB..][..SUB], &mut q[j * SUB..][..SUB]);
+    }
     let (hmask, qs) = out.split_at_mut(32);
     for l in 0..32 {
         hmask[l] = (0..8).fold(0, |mask, plane| mask | (q[32 * plane + l] >> 2) << plane);
@@ -134,20 +167,26 @@ fn encode<const N: usize>(x: &[f32], weighted: bool, fits: &Fits<N>, at: usize, 
     put_two_bit_planes(&q, qs);
 }
 
-/// Codes of signed scales against the one of largest magnitude; returns the value of one step.
+/// The value of one step and the codes that the search over the scales found.
 #[inline(always)]
-fn quantize_scales(scales: &[f32], codes: &mut [u8; N_SUB]) -> f32 {
+fn weighted_codes(fit: SymFit, scales: &[f32; N_SUB]) -> (f32, [u8; N_SUB]) {
+    (fit.scale, scales.map(|scale| fit.level(scale, SCALE_BIAS)))
+}
+
+/// The value of one step and the codes of signed scales against the one of largest magnitude.
+#[inline(always)]
+fn quantize_scales(scales: &[f32; N_SUB]) -> (f32, [u8; N_SUB]) {
     let max_scale = signed_max(scales);
     if max_scale == 0.0 {
-        return 0.0;
+        return (0.0, [0; N_SUB]);
     }
     let inverse = -(SCALE_BIAS as f32) / max_scale;
-    for (code, scale) in codes.iter_mut().zip(scales) {
+    let codes = scales.map(|scale| {
         // ggml keeps the integer in 8 bits before it clamps.
         let low = nearest_int_ggml(inverse * scale) as i8;
-        *code = (i32::from(low).clamp(-SCALE_BIAS, SCALE_BIAS - 1) + SCALE_BIAS) as u8;
-    }
-    1.0 / inverse
+        (i32::from(low).clamp(-SCALE_BIAS, SCALE_BIAS - 1) + SCALE_BIAS) as u8
+    });
+    (1.0 / inverse, codes)
 }
 
 /// Sixteen 6-bit codes in 12 bytes: four low bits as nibbles of bytes 0..8 (code j and j + 8), two high bits of code j at
@@ -174,6 +213,13 @@ fn unpack_scales(packed: &[u8; 12]) -> [u8; N_SUB] {
         codes[j] = low | (packed[8 + j % 4] >> (2 * (j / 4)) & 3) << 4;
     }
     codes
+}
+
+/// Write d and the codes of the scales.
+#[inline(always)]
+fn put_scales(d: f32, codes: &[u8; N_SUB], block: &mut [u8]) {
+    put_f16(&mut block[108..], d);
+    block[96..108].copy_from_slice(&pack_scales(codes));
 }
 
 /// d * scale of every sub-block, as stored.

@@ -1,6 +1,6 @@
 //! Q6_K: super-blocks of 256 in sixteen sub-blocks of 16, each with a signed 8-bit scale.
 
-use super::k_batches::{BLOCK_LEN, MAX_BATCH, Weighting, block_weights_ref, for_batches, requantize};
+use super::k_batches::{BLOCK_LEN, MAX_BATCH, Weighting, block_weights_ref, for_batches, requantize, requantize_ref};
 use crate::format::Rows;
 use crate::pack::{get_f16, put_f16};
 use crate::search::{EPS, SymFit, signed_max, sym, sym_ref};
@@ -12,6 +12,8 @@ const BLOCK_BYTES: usize = 210;
 const SUB: usize = 16;
 const N_SUB: usize = 16;
 const NMAX: i32 = 32;
+/// Smallest and largest level before the bias.
+const LEVELS: (i32, i32) = (-NMAX, NMAX - 1);
 
 /// Format    256 values -> 210 bytes: ql[128], qh[64], scales[16] (i8), d (f16); 6.5625 bpw. Of element 128n + 32p + l: the low
 ///           four bits are a nibble of ql[64n + 32 (p % 2) + l], low for p < 2, else high; the high two are bits 2p of qh[32n + l]
@@ -34,32 +36,38 @@ pub(crate) fn quantize_ref(rows: Rows<'_>, out: &mut [u8]) {
             let fit = sym_ref(NMAX, x, weights);
             (scales[j], iscales[j]) = (fit.scale, fit.iscale);
         }
-        encode(x, &scales, &iscales, out);
+        encode(x, &scales, &iscales, |scales| requantize_ref(x, scales, &[0.0; N_SUB], LEVELS), out);
     }
 }
 
 /// As [`quantize_ref`], one sub-block per lane.
 pub(crate) fn quantize(level: Level, rows: Rows<'_>, out: &mut [u8]) {
-    dispatch!(level, s => quantize_lanes(Twice(s), rows, out), scalar => quantize_ref(rows, out));
+    dispatch!(level, s => quantize_lanes(s, rows, out), scalar => quantize_ref(rows, out));
 }
 
 #[inline(always)]
 fn quantize_lanes<S: Simd>(s: S, rows: Rows<'_>, out: &mut [u8]) {
+    let twice = Twice(s);
     let n_blocks = out.len() / BLOCK_BYTES;
     for_batches(
-        s,
+        twice,
         rows,
         n_blocks,
         Weighting::Plain,
         &mut SymFit { scale: [0.0; MAX_BATCH], iscale: [0.0; MAX_BATCH] },
         #[inline(always)]
-        |fits, at, x: &[S::F; SUB], weights| {
-            let fit = match weights {
-                Some(weights) => sym(s, NMAX, x, weights),
-                None => sym(s, NMAX, x, &x.map(|v| s.mul(v, v))),
+        |fits, at, x: &[_; SUB], weights| {
+            let fit = if let Some(weights) = weights {
+                sym(twice, NMAX, x, weights)
+            } else {
+                let mut weights = *x;
+                for w in &mut weights {
+                    *w = twice.mul(*w, *w);
+                }
+                sym(twice, NMAX, x, &weights)
             };
-            s.store(fit.scale, &mut fits.scale[at..]);
-            s.store(fit.iscale, &mut fits.iscale[at..]);
+            twice.store(fit.scale, &mut fits.scale[at..]);
+            twice.store(fit.iscale, &mut fits.iscale[at..]);
         },
         #[inline(always)]
         |fits, first, n| {
@@ -67,15 +75,28 @@ fn quantize_lanes<S: Simd>(s: S, rows: Rows<'_>, out: &mut [u8]) {
                 let x = rows.block(first + b, BLOCK_LEN);
                 let scales = fits.scale[b * N_SUB..].first_chunk().expect("a table holds a batch");
                 let iscales = fits.iscale[b * N_SUB..].first_chunk().expect("a table holds a batch");
-                encode(x, scales, iscales, out);
+                encode(
+                    x,
+                    scales,
+                    iscales,
+                    #[inline(always)]
+                    |scales| requantize(s, x, scales, &[0.0; N_SUB], LEVELS),
+                    out,
+                );
             }
         },
     );
 }
 
-/// Quantize the scales, then the values against the stored scales, and pack.
+/// Quantize the scales, then the values against the stored scales with `requantize(scales)`, and pack.
 #[inline(always)]
-fn encode(x: &[f32], fit_scales: &[f32; N_SUB], iscales: &[f32; N_SUB], out: &mut [u8]) {
+fn encode(
+    x: &[f32],
+    fit_scales: &[f32; N_SUB],
+    iscales: &[f32; N_SUB],
+    requantize: impl Fn(&[f32; N_SUB]) -> [u8; BLOCK_LEN],
+    out: &mut [u8],
+) {
     let max_scale = signed_max(fit_scales);
     if max_scale.abs() < EPS {
         out.fill(0);
@@ -86,19 +107,14 @@ fn encode(x: &[f32], fit_scales: &[f32; N_SUB], iscales: &[f32; N_SUB], out: &mu
         *code = nearest_int_ggml(inverse * scale).min(127) as u8;
     }
     put_f16(&mut out[208..], 1.0 / inverse);
-    let q = requantize(
-        x,
-        &get_scales(out),
-        &[0.0; N_SUB],
-        (-NMAX, NMAX - 1),
-        #[inline(always)]
-        |j, x, q| {
-            let fit = SymFit { scale: fit_scales[j], iscale: iscales[j] };
-            for (q, &x) in q.iter_mut().zip(x) {
-                *q = fit.level(x, NMAX);
-            }
-        },
-    );
+    let scales = get_scales(out);
+    let mut q = requantize(&scales);
+    for j in (0..N_SUB).filter(|&j| scales[j] == 0.0) {
+        let fit = SymFit { scale: fit_scales[j], iscale: iscales[j] };
+        for (q, &x) in q[j * SUB..][..SUB].iter_mut().zip(&x[j * SUB..]) {
+            *q = fit.level(x, NMAX);
+        }
+    }
     let (ql, qh) = out.split_at_mut(128);
     for (half, q) in q.chunks_exact(128).enumerate() {
         let (ql, qh) = (&mut ql[64 * half..][..64], &mut qh[32 * half..][..32]);

@@ -8,6 +8,6 @@ mod sym;
 
 pub(crate) use iq4::{LEVELS as IQ4_LEVELS, iq4, iq4_ref, nearest_level, nearest_level_ref};
 pub(crate) use minmax::{MinMax, MinMaxFit, minmax, minmax_ref};
-pub(crate) use pos::pos_ref;
+pub(crate) use pos::{pos, pos_ref};
 pub(crate) use q3iter::{q3iter, q3iter_ref};
 pub(crate) use sym::{EPS, SymFit, signed_max, sym, sym_ref};
