@@ -60,13 +60,13 @@ class QuantizedArray:
     --------
     >>> import numpy as np
     >>> import quantrs as qr
-    >>> q = qr.quantize(np.ones((3, 5, 64), np.float32), "q8_0")
+    >>> q = qr.quantize(np.full((3, 5, 64), 127, np.float32), "q8_0")
     >>> q.data.shape, q.data.dtype
     ((3, 5, 68), dtype('uint8'))
     >>> q[1].shape, q[:, 2:4].shape
     ((5, 64), (3, 2, 64))
     >>> np.asarray(q[0, 0])[:2]
-    array([1., 1.], dtype=float32)
+    array([127., 127.], dtype=float32)
     """
 
     __slots__ = ("_data", "_n_cols", "_type")
