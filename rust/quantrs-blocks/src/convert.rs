@@ -1,7 +1,7 @@
 //! Rows of bytes from one format to another, through float32.
 
 use crate::error::{BlockError, Place};
-use crate::format::{BlockFormat, Importance, Rows};
+use crate::format::{BlockFormat, Importance, Rows, Scales};
 use quantrs_simd::Level;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -11,6 +11,10 @@ const CHUNK_VALUES: usize = 1 << 16;
 
 /// Values whose squares overflow f32 begin here: 2^62 (256 of them still sum below the largest f32).
 const SQUARE_LIMIT: f32 = 4_611_686_018_427_387_904.0;
+
+/// 2^32: what no f16 scale reaches, with at most 128 scale steps and 128 levels. The searches of these formats sum products of
+/// three values, which overflow f32 from about 2^39 on; the block would then be lost without an infinite scale to show for it.
+const F16_SCALE_LIMIT: f32 = 4_294_967_296.0;
 
 /// A conversion of a matrix `[n_rows, n_cols]` between two formats, checked and ready to run in chunks.
 #[derive(Clone, Copy, Debug)]
@@ -216,9 +220,7 @@ impl<'a> Converter<'a> {
         let quantize = self.dst.quantize.expect("checked by Converter::new");
         quantize(self.level, Rows { x, n_cols, importance }, dst);
         if let Some(block) = self.dst.first_bad_scale(dst) {
-            let first = block * self.dst.block_len;
-            let largest = x[first..][..self.dst.block_len].iter().fold(0.0f32, |m, v| m.max(v.abs()));
-            return Err(BlockError::ScaleOverflow { place: self.place(chunk, first), largest, format: self.dst.name });
+            return Err(self.scale_overflow(chunk, block, x));
         }
         Ok(self.dst.clip_above.map_or(0, |limit| {
             x.chunks_exact(self.dst.block_len).filter(|block| block.iter().any(|v| v.abs() > limit)).count()
@@ -284,13 +286,20 @@ impl<'a> Converter<'a> {
         values
     }
 
+    fn scale_overflow(&self, chunk: &Chunk, block: usize, x: &[f32]) -> BlockError {
+        let first = block * self.dst.block_len;
+        let largest = x[first..][..self.dst.block_len].iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        BlockError::ScaleOverflow { place: self.place(chunk, first), largest, format: self.dst.name }
+    }
+
     /// Refuse what the target cannot hold before its quantizer sees it.
     fn check_values(&self, x: &[f32], chunk: &Chunk) -> Result<(), BlockError> {
         let format = self.dst;
         // f16 and bf16 hold the value itself: what would round to infinity.
-        let limit = match format.name {
-            "F16" => 65_520.0,
-            "BF16" => f32::from_bits(0x7f7f_8000),
+        let limit = match (format.name, format.scales) {
+            ("F16", _) => 65_520.0,
+            ("BF16", _) => f32::from_bits(0x7f7f_8000),
+            (_, Scales::F16(_) | Scales::Iq1M) => F16_SCALE_LIMIT,
             _ => SQUARE_LIMIT,
         };
         let bits = |v: f32| v.to_bits() & 0x7fff_ffff;
@@ -303,10 +312,12 @@ impl<'a> Converter<'a> {
         }
         let i = x.iter().position(|&v| bits(v) >= limit.to_bits()).expect("the largest value is among them");
         let (place, value) = (self.place(chunk, i), x[i]);
-        Err(match (value.is_finite(), format.block_len) {
-            (false, _) => BlockError::NotFinite { place, value },
-            (true, 1) => BlockError::ScaleOverflow { place, largest: value.abs(), format: format.name },
-            (true, _) => BlockError::TooLarge { place, value, format: format.name },
+        Err(if !value.is_finite() {
+            BlockError::NotFinite { place, value }
+        } else if format.block_len > 1 && value.abs() >= SQUARE_LIMIT {
+            BlockError::TooLarge { place, value, format: format.name }
+        } else {
+            self.scale_overflow(chunk, i / format.block_len, x)
         })
     }
 }
@@ -430,6 +441,20 @@ mod tests {
         let error = converter("Q4_0", 4, 64, None).convert(bytemuck::cast_slice(&x), &mut out).unwrap_err();
         let place = Place { row: 2, col: 32 };
         assert_eq!(error, BlockError::ScaleOverflow { place, largest: 1e9, format: "Q4_0" });
+    }
+
+    #[test]
+    fn a_scale_beyond_f16_is_refused_by_every_format_at_every_magnitude_up_to_2_to_the_62() {
+        for format in crate::FORMATS.iter().filter(|f| f.block_len > 1 && matches!(f.scales, Scales::F16(_))) {
+            for exponent in (32..62).filter(|_| format.quantize.is_some()) {
+                let x = vec![-(2f32.powi(exponent)); 256];
+                let mut out = vec![0; format.row_bytes(256).unwrap()];
+                let error =
+                    converter(format.name, 1, 256, None).convert(bytemuck::cast_slice(&x), &mut out).unwrap_err();
+                let (place, largest) = (Place { row: 0, col: 0 }, 2f32.powi(exponent));
+                assert_eq!(error, BlockError::ScaleOverflow { place, largest, format: format.name });
+            }
+        }
     }
 
     #[test]
