@@ -136,3 +136,29 @@ pub(crate) fn pack_five_bits(levels: &[u8; BLOCK_LEN], qh: &mut [u8], qs: &mut [
     qh[..4].copy_from_slice(&word.to_le_bytes());
     pack_nibbles(levels, qs);
 }
+
+/// Inverse of [`store_nibbles`]: `value(q)` of all 32 levels, in order.
+#[inline(always)]
+pub(crate) fn decode_nibbles<S: Simd>(s: S, qs: &[u8], out: &mut [f32], value: impl Fn(S::I) -> S::F) {
+    let (low, high) = out.split_at_mut(BLOCK_LEN / 2);
+    for i in (0..BLOCK_LEN / 2).step_by(S::LANES) {
+        let q = s.load_u8(&qs[i..]);
+        s.store(value(s.iand(q, s.isplat(15))), &mut low[i..]);
+        s.store(value(s.ishr(q, 4)), &mut high[i..]);
+    }
+}
+
+/// `scale * q` of 32 levels of eight bits, signed.
+#[inline(always)]
+pub(crate) fn decode_i8<S: Simd>(s: S, qs: &[u8], out: &mut [f32], scale: f32) {
+    for i in (0..BLOCK_LEN).step_by(S::LANES) {
+        s.store(s.mul(s.splat(scale), s.to_f32(s.load_i8(&qs[i..]))), &mut out[i..]);
+    }
+}
+
+/// [`decode_i8`] in plain code.
+pub(crate) fn decode_i8_ref(qs: &[u8], out: &mut [f32], scale: f32) {
+    for (out, &q) in out.iter_mut().zip(qs) {
+        *out = scale * f32::from(q as i8);
+    }
+}

@@ -2,7 +2,6 @@
 
 use crate::Simd;
 use crate::half::{f16_bits, f16_value};
-use crate::rounding::trunc_i32;
 
 /// The four-lane level; every CPU has it.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +22,23 @@ fn map2<A: Copy, B: Copy, R>(a: [A; 4], b: [B; 4], f: impl Fn(A, B) -> R) -> [R;
 #[inline(always)]
 fn mask<A: Copy>(a: [A; 4], b: [A; 4], f: impl Fn(A, A) -> bool) -> [i32; 4] {
     map2(a, b, |x, y| if f(x, y) { -1 } else { 0 })
+}
+
+/// [`trunc_i32`](crate::trunc_i32) of four values: one instruction of SSE2, but the plain form takes a dozen.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn trunc(a: [f32; 4]) -> [i32; 4] {
+    use core::arch::x86_64::{_mm_cvttps_epi32, _mm_loadu_ps, _mm_storeu_si128};
+    let mut out = [0; 4];
+    // SAFETY: every x86-64 CPU has SSE2; both arrays have four values.
+    unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), _mm_cvttps_epi32(_mm_loadu_ps(a.as_ptr()))) };
+    out
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+fn trunc(a: [f32; 4]) -> [i32; 4] {
+    a.map(crate::trunc_i32)
 }
 
 impl Simd for Lanes4 {
@@ -82,6 +98,10 @@ impl Simd for Lanes4 {
     #[inline(always)]
     fn eq(self, a: [f32; 4], b: [f32; 4]) -> [i32; 4] {
         mask(a, b, |x, y| x == y)
+    }
+    #[inline(always)]
+    fn ne(self, a: [f32; 4], b: [f32; 4]) -> [i32; 4] {
+        mask(a, b, |x, y| x != y)
     }
     #[inline(always)]
     fn select(self, m: [i32; 4], a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
@@ -145,7 +165,7 @@ impl Simd for Lanes4 {
     }
     #[inline(always)]
     fn trunc(self, a: [f32; 4]) -> [i32; 4] {
-        a.map(trunc_i32)
+        trunc(a)
     }
     #[inline(always)]
     fn both(self, a: [i32; 4], b: [i32; 4]) -> [i32; 4] {

@@ -1,17 +1,17 @@
 //! IQ4_NL: blocks of 32 with one scale and four-bit codes of 16 uneven levels.
 
-use crate::along::{BLOCK_LEN, inverse, pack_nibbles, store_nibbles};
+use crate::along::{BLOCK_LEN, decode_nibbles, inverse, pack_nibbles, store_nibbles};
 use crate::format::Rows;
 use crate::lanes::{MAX_LANES, load_lanes, sum_of_squares_ref};
 use crate::pack::{get_f16, put_f16};
-use crate::search::{IQ4_LEVELS, iq4, iq4_ref, nearest_level, nearest_level_ref};
+use crate::search::{IQ4_VALUES, iq4, iq4_ref, nearest_level, nearest_level_ref};
 use quantrs_simd::{Level, Simd, dispatch};
 use std::array::from_fn;
 
 const BLOCK_BYTES: usize = 18;
 
 /// Format    32 values -> 18 bytes: d (f16), qs[16]; byte j = value j (low nibble), value j+16 (high). 4.5 bpw
-/// Value     w ~ d * V[q], V = `search::IQ4_LEVELS`
+/// Value     w ~ d * V[q], V = `search::IQ4_VALUES`
 /// Search    `search::iq4`, weights x^2; with importance w * sqrt(sigma2 + x^2), sigma2 = twice the mean square of the block
 /// Rounding  q = nearest level of w * id, the upper on a tie; id = 1/d in f32, before d is rounded to f16
 /// Edges     largest magnitude below 1e-15: d = 0, all q = 8
@@ -73,18 +73,30 @@ fn quantize_lanes<S: Simd>(s: S, rows: Rows<'_>, out: &mut [u8]) {
 
 /// Inverse of [`quantize`].
 pub(crate) fn dequantize(level: Level, packed: &[u8], out: &mut [f32]) {
-    level.run(
-        #[inline(always)]
-        || {
-            for (b, out) in packed.chunks_exact(BLOCK_BYTES).zip(out.chunks_exact_mut(BLOCK_LEN)) {
-                let d = get_f16(b);
-                let values = IQ4_LEVELS.map(|level| d * f32::from(level));
-                let (low, high) = out.split_at_mut(BLOCK_LEN / 2);
-                for (j, q) in b[2..].iter().enumerate() {
-                    low[j] = values[usize::from(q & 15)];
-                    high[j] = values[usize::from(q >> 4)];
-                }
-            }
-        },
-    );
+    dispatch!(level, s => dequantize_lanes(s, packed, out), scalar => dequantize_ref(packed, out));
+}
+
+#[inline(always)]
+fn dequantize_lanes<S: Simd>(s: S, packed: &[u8], out: &mut [f32]) {
+    for (b, out) in packed.chunks_exact(BLOCK_BYTES).zip(out.chunks_exact_mut(BLOCK_LEN)) {
+        let d = s.splat(get_f16(b));
+        decode_nibbles(
+            s,
+            &b[2..],
+            out,
+            #[inline(always)]
+            |q| s.mul(d, s.lookup32(&IQ4_VALUES, q)),
+        );
+    }
+}
+
+fn dequantize_ref(packed: &[u8], out: &mut [f32]) {
+    for (b, out) in packed.chunks_exact(BLOCK_BYTES).zip(out.chunks_exact_mut(BLOCK_LEN)) {
+        let d = get_f16(b);
+        let (low, high) = out.split_at_mut(BLOCK_LEN / 2);
+        for ((q, low), high) in b[2..].iter().zip(low).zip(high) {
+            *low = d * IQ4_VALUES[usize::from(q & 15)];
+            *high = d * IQ4_VALUES[usize::from(q >> 4)];
+        }
+    }
 }

@@ -1,10 +1,10 @@
 //! IQ4_XS: super-blocks of 256 in eight sub-blocks of 32, each with a 6-bit scale; four-bit codes of 16 uneven levels.
 
-use crate::along::{BLOCK_LEN as SUB, inverse, pack_nibbles, store_nibbles};
+use crate::along::{BLOCK_LEN as SUB, decode_nibbles, inverse, pack_nibbles, store_nibbles};
 use crate::format::Rows;
 use crate::lanes::{MAX_LANES, load_lanes, sum_of_squares_ref, sums_of_squares};
 use crate::pack::{get_f16, put_f16};
-use crate::search::{IQ4_LEVELS, iq4, iq4_ref, nearest_level, nearest_level_ref, signed_max};
+use crate::search::{IQ4_VALUES, iq4, iq4_ref, nearest_level, nearest_level_ref, signed_max};
 use quantrs_simd::{Level, Simd, dispatch, nearest_int_ggml};
 use std::array::from_fn;
 
@@ -16,7 +16,7 @@ const QS: usize = 8;
 
 /// Format    256 values -> 136 bytes: d (f16), scales_h (u16), scales_l[4], qs[128]; 4.25 bpw. Sub-block b: 16 bytes of qs, byte
 ///           j = value j (low nibble), value j+16 (high); ls = nibble b%2 of scales_l[b/2], bits 2b and 2b+1 of scales_h on top
-/// Value     w ~ (d * (ls - 32)) * V[q], V = `search::IQ4_LEVELS`
+/// Value     w ~ (d * (ls - 32)) * V[q], V = `search::IQ4_VALUES`
 /// Search    `search::iq4` per sub-block, weights x^2; with importance w * sqrt(sigma2 + x^2), sigma2 = twice the mean square of
 ///           the block. d = the sub-blocks' scale of largest magnitude, sign kept, / -32; first one on a tie
 /// Rounding  ls = 32 + clamp(nearest_int(scale / d), -32, 31); q = nearest level of w / (d * (ls - 32)), the upper on a tie. The
@@ -109,25 +109,46 @@ fn quantize_lanes<S: Simd>(s: S, rows: Rows<'_>, out: &mut [u8]) {
     }
 }
 
+/// The scale of sub-block `j` of a block with scale `d`.
+#[inline(always)]
+fn sub_scale(block: &[u8], d: f32, j: usize) -> f32 {
+    let high = u16::from_le_bytes([block[2], block[3]]);
+    let code = (block[4 + j / 2] >> (4 * (j % 2)) & 15) | ((high >> (2 * j) & 3) << 4) as u8;
+    d * (f32::from(code) - 32.0)
+}
+
 /// Inverse of [`quantize`].
 pub(crate) fn dequantize(level: Level, packed: &[u8], out: &mut [f32]) {
-    level.run(
-        #[inline(always)]
-        || {
-            for (b, out) in packed.chunks_exact(BLOCK_BYTES).zip(out.chunks_exact_mut(BLOCK_LEN)) {
-                let d = get_f16(b);
-                let high = u16::from_le_bytes([b[2], b[3]]);
-                for (j, (qs, out)) in b[QS..].chunks_exact(SUB / 2).zip(out.chunks_exact_mut(SUB)).enumerate() {
-                    let code = (b[4 + j / 2] >> (4 * (j % 2)) & 15) | ((high >> (2 * j) & 3) << 4) as u8;
-                    let scale = d * (f32::from(code) - 32.0);
-                    let values = IQ4_LEVELS.map(|level| scale * f32::from(level));
-                    let (low, high) = out.split_at_mut(SUB / 2);
-                    for (l, q) in qs.iter().enumerate() {
-                        low[l] = values[usize::from(q & 15)];
-                        high[l] = values[usize::from(q >> 4)];
-                    }
-                }
+    dispatch!(level, s => dequantize_lanes(s, packed, out), scalar => dequantize_ref(packed, out));
+}
+
+#[inline(always)]
+fn dequantize_lanes<S: Simd>(s: S, packed: &[u8], out: &mut [f32]) {
+    for (b, out) in packed.chunks_exact(BLOCK_BYTES).zip(out.chunks_exact_mut(BLOCK_LEN)) {
+        let d = get_f16(b);
+        for (j, (qs, out)) in b[QS..].chunks_exact(SUB / 2).zip(out.chunks_exact_mut(SUB)).enumerate() {
+            let scale = s.splat(sub_scale(b, d, j));
+            decode_nibbles(
+                s,
+                qs,
+                out,
+                #[inline(always)]
+                |q| s.mul(scale, s.lookup32(&IQ4_VALUES, q)),
+            );
+        }
+    }
+}
+
+fn dequantize_ref(packed: &[u8], out: &mut [f32]) {
+    for (b, out) in packed.chunks_exact(BLOCK_BYTES).zip(out.chunks_exact_mut(BLOCK_LEN)) {
+        let d = get_f16(b);
+        for (j, (qs, out)) in b[QS..].chunks_exact(SUB / 2).zip(out.chunks_exact_mut(SUB)).enumerate() {
+            let scale = sub_scale(b, d, j);
+            let (low, high) = out.split_at_mut(SUB / 2);
+            for ((q, low), high) in qs.iter().zip(low).zip(high) {
+                *low = scale * IQ4_VALUES[usize::from(q & 15)];
+                *high = scale * IQ4_VALUES[usize::from(q >> 4)];
             }
-        },
-    );
+        }
+    }
 }

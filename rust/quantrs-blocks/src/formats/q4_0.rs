@@ -1,6 +1,8 @@
 //! Q4_0: blocks of 32 with one scale and four-bit levels.
 
-use crate::along::{BLOCK_LEN, GROUP, group_scales, inverse, pack_nibbles, signed_max_along, store_nibbles};
+use crate::along::{
+    BLOCK_LEN, GROUP, decode_nibbles, group_scales, inverse, pack_nibbles, signed_max_along, store_nibbles,
+};
 use crate::format::Rows;
 use crate::lanes::MAX_LANES;
 use crate::pack::{get_f16, put_f16};
@@ -113,18 +115,30 @@ fn quantize_weighted_lanes<S: Simd>(s: S, rows: Rows<'_>, out: &mut [u8]) {
 
 /// Inverse of [`quantize`].
 pub(crate) fn dequantize(level: Level, packed: &[u8], out: &mut [f32]) {
-    level.run(
-        #[inline(always)]
-        || {
-            for (b, out) in packed.chunks_exact(BLOCK_BYTES).zip(out.chunks_exact_mut(BLOCK_LEN)) {
-                let d = get_f16(b);
-                let qs: &[u8; 16] = b[2..].try_into().expect("16 bytes");
-                let (low, high) = out.split_at_mut(BLOCK_LEN / 2);
-                for j in 0..BLOCK_LEN / 2 {
-                    low[j] = d * (i32::from(qs[j] & 15) - NMAX) as f32;
-                    high[j] = d * (i32::from(qs[j] >> 4) - NMAX) as f32;
-                }
-            }
-        },
-    );
+    dispatch!(level, s => dequantize_lanes(s, packed, out), scalar => dequantize_ref(packed, out));
+}
+
+#[inline(always)]
+fn dequantize_lanes<S: Simd>(s: S, packed: &[u8], out: &mut [f32]) {
+    for (b, out) in packed.chunks_exact(BLOCK_BYTES).zip(out.chunks_exact_mut(BLOCK_LEN)) {
+        let d = s.splat(get_f16(b));
+        decode_nibbles(
+            s,
+            &b[2..],
+            out,
+            #[inline(always)]
+            |q| s.mul(d, s.to_f32(s.isub(q, s.isplat(NMAX)))),
+        );
+    }
+}
+
+fn dequantize_ref(packed: &[u8], out: &mut [f32]) {
+    for (b, out) in packed.chunks_exact(BLOCK_BYTES).zip(out.chunks_exact_mut(BLOCK_LEN)) {
+        let d = get_f16(b);
+        let (low, high) = out.split_at_mut(BLOCK_LEN / 2);
+        for ((q, low), high) in b[2..].iter().zip(low).zip(high) {
+            *low = d * (i32::from(q & 15) - NMAX) as f32;
+            *high = d * (i32::from(q >> 4) - NMAX) as f32;
+        }
+    }
 }

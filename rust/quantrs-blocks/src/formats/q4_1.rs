@@ -1,6 +1,8 @@
 //! Q4_1: blocks of 32 with a scale, a minimum and four-bit levels.
 
-use crate::along::{BLOCK_LEN, GROUP, group_scales, inverse, min_max, min_max_along, pack_nibbles, store_nibbles};
+use crate::along::{
+    BLOCK_LEN, GROUP, decode_nibbles, group_scales, inverse, min_max, min_max_along, pack_nibbles, store_nibbles,
+};
 use crate::format::Rows;
 use crate::lanes::MAX_LANES;
 use crate::pack::{get_f16, put_f16};
@@ -118,18 +120,30 @@ fn quantize_weighted_lanes<S: Simd>(s: S, rows: Rows<'_>, out: &mut [u8]) {
 
 /// Inverse of [`quantize`].
 pub(crate) fn dequantize(level: Level, packed: &[u8], out: &mut [f32]) {
-    level.run(
-        #[inline(always)]
-        || {
-            for (b, out) in packed.chunks_exact(BLOCK_BYTES).zip(out.chunks_exact_mut(BLOCK_LEN)) {
-                let (d, m) = (get_f16(b), get_f16(&b[2..]));
-                let qs: &[u8; 16] = b[4..].try_into().expect("16 bytes");
-                let (low, high) = out.split_at_mut(BLOCK_LEN / 2);
-                for j in 0..BLOCK_LEN / 2 {
-                    low[j] = d * f32::from(qs[j] & 15) + m;
-                    high[j] = d * f32::from(qs[j] >> 4) + m;
-                }
-            }
-        },
-    );
+    dispatch!(level, s => dequantize_lanes(s, packed, out), scalar => dequantize_ref(packed, out));
+}
+
+#[inline(always)]
+fn dequantize_lanes<S: Simd>(s: S, packed: &[u8], out: &mut [f32]) {
+    for (b, out) in packed.chunks_exact(BLOCK_BYTES).zip(out.chunks_exact_mut(BLOCK_LEN)) {
+        let (d, m) = (s.splat(get_f16(b)), s.splat(get_f16(&b[2..])));
+        decode_nibbles(
+            s,
+            &b[4..],
+            out,
+            #[inline(always)]
+            |q| s.add(s.mul(d, s.to_f32(q)), m),
+        );
+    }
+}
+
+fn dequantize_ref(packed: &[u8], out: &mut [f32]) {
+    for (b, out) in packed.chunks_exact(BLOCK_BYTES).zip(out.chunks_exact_mut(BLOCK_LEN)) {
+        let (d, m) = (get_f16(b), get_f16(&b[2..]));
+        let (low, high) = out.split_at_mut(BLOCK_LEN / 2);
+        for ((q, low), high) in b[4..].iter().zip(low).zip(high) {
+            *low = d * f32::from(q & 15) + m;
+            *high = d * f32::from(q >> 4) + m;
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Q8_0: blocks of 32 with one scale and eight-bit levels.
 
-use crate::along::{BLOCK_LEN, GROUP, abs_max, abs_max_along, group_scales, inverse};
+use crate::along::{BLOCK_LEN, GROUP, abs_max, abs_max_along, decode_i8, decode_i8_ref, group_scales, inverse};
 use crate::format::Rows;
 use crate::pack::{get_f16, put_f16};
 use quantrs_simd::{Level, Simd, dispatch, round_half_away, trunc_i32};
@@ -51,16 +51,18 @@ fn quantize_lanes<S: Simd>(s: S, rows: Rows<'_>, out: &mut [u8]) {
 
 /// Inverse of [`quantize`].
 pub(crate) fn dequantize(level: Level, packed: &[u8], out: &mut [f32]) {
-    level.run(
-        #[inline(always)]
-        || {
-            for (b, out) in packed.chunks_exact(BLOCK_BYTES).zip(out.chunks_exact_mut(BLOCK_LEN)) {
-                let d = get_f16(b);
-                let qs: &[u8; BLOCK_LEN] = b[2..].try_into().expect("32 bytes");
-                for (out, &q) in out.iter_mut().zip(qs) {
-                    *out = d * f32::from(q as i8);
-                }
-            }
-        },
-    );
+    dispatch!(level, s => dequantize_lanes(s, packed, out), scalar => dequantize_ref(packed, out));
+}
+
+#[inline(always)]
+fn dequantize_lanes<S: Simd>(s: S, packed: &[u8], out: &mut [f32]) {
+    for (b, out) in packed.chunks_exact(BLOCK_BYTES).zip(out.chunks_exact_mut(BLOCK_LEN)) {
+        decode_i8(s, &b[2..], out, get_f16(b));
+    }
+}
+
+fn dequantize_ref(packed: &[u8], out: &mut [f32]) {
+    for (b, out) in packed.chunks_exact(BLOCK_BYTES).zip(out.chunks_exact_mut(BLOCK_LEN)) {
+        decode_i8_ref(&b[2..], out, get_f16(b));
+    }
 }

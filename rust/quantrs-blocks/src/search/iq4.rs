@@ -17,7 +17,26 @@ use quantrs_simd::Simd;
 pub(crate) const LEN: usize = 32;
 
 /// The levels V, ascending.
-pub(crate) const LEVELS: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+const LEVELS: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+
+const LEVEL_VALUES: [f32; 16] = {
+    let (mut values, mut i) = ([0.0; 16], 0);
+    while i < 16 {
+        values[i] = LEVELS[i] as f32;
+        i += 1;
+    }
+    values
+};
+
+/// The levels, twice: a table for [`Simd::lookup32`].
+pub(crate) static VALUES: [f32; 32] = {
+    let (mut values, mut i) = ([0.0; 32], 0);
+    while i < 32 {
+        values[i] = LEVEL_VALUES[i % 16];
+        i += 1;
+    }
+    values
+};
 
 /// Steps of the inverse scale's numerator around V[0], in ggml's order.
 const STEPS: std::ops::RangeInclusive<i32> = -7..=7;
@@ -99,14 +118,7 @@ const fn cells(values: [f32; 16]) -> Cells {
     cells
 }
 
-static VALUE_CELLS: Cells = {
-    let (mut values, mut i) = ([0.0; 16], 0);
-    while i < 16 {
-        values[i] = LEVELS[i] as f32;
-        i += 1;
-    }
-    cells(values)
-};
+static VALUE_CELLS: Cells = cells(LEVEL_VALUES);
 
 /// Levels as the floats whose bits are their index.
 static INDEX_CELLS: Cells = {

@@ -6,7 +6,7 @@ mod pos;
 mod q3iter;
 mod sym;
 
-pub(crate) use iq4::{LEVELS as IQ4_LEVELS, iq4, iq4_ref, nearest_level, nearest_level_ref};
+pub(crate) use iq4::{VALUES as IQ4_VALUES, iq4, iq4_ref, nearest_level, nearest_level_ref};
 pub(crate) use minmax::{MinMax, MinMaxFit, minmax, minmax_ref};
 pub(crate) use pos::{pos, pos_ref};
 pub(crate) use q3iter::{q3iter, q3iter_ref};
