@@ -65,6 +65,7 @@ impl<S: Simd> Simd for Twice<S> {
         lt(a: F, b: F) -> M;
         le(a: F, b: F) -> M;
         eq(a: F, b: F) -> M;
+        ne(a: F, b: F) -> M;
         select(m: M, a: F, b: F) -> F;
         iadd(a: I, b: I) -> I;
         isub(a: I, b: I) -> I;

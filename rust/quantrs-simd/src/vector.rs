@@ -46,6 +46,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn le(self, a: Self::F, b: Self::F) -> Self::M;
     /// a == b
     fn eq(self, a: Self::F, b: Self::F) -> Self::M;
+    /// a != b; true with NaN.
+    fn ne(self, a: Self::F, b: Self::F) -> Self::M;
     /// a > b
     #[inline(always)]
     fn gt(self, a: Self::F, b: Self::F) -> Self::M {

@@ -68,33 +68,35 @@ pub(crate) fn q3iter<S: Simd, const N: usize>(s: S, nmax: i32, x: &[S::F; N]) ->
     let is_zero = s.lt(amax, s.splat(EPS));
     let iscale = s.div(s.splat(-(nmax as f32)), max);
     let (mut sumlx, mut suml2) = (zero, zero);
-    let mut levels = [zero; N];
-    for (l, &x) in levels.iter_mut().zip(x) {
-        *l = s.nearest_clamped(s.mul(iscale, x), -nmax, nmax - 1);
-        let w = s.mul(x, x);
-        sumlx = s.add(sumlx, s.mul(s.mul(w, x), *l));
-        suml2 = s.add(suml2, s.mul(s.mul(w, *l), *l));
+    let (mut levels, mut weights, mut weighted) = ([zero; N], [zero; N], [zero; N]);
+    for i in 0..N {
+        let w = s.mul(x[i], x[i]);
+        let wx = s.mul(w, x[i]);
+        let l = s.nearest_clamped_in_range(s.mul(iscale, x[i]), -nmax, nmax - 1);
+        sumlx = s.add(sumlx, s.mul(wx, l));
+        suml2 = s.add(suml2, s.mul(s.mul(w, l), l));
+        (levels[i], weights[i], weighted[i]) = (l, w, wx);
     }
     for _ in 0..ROUNDS {
-        // A lane without change in a round repeats that round, so it may go on until all lanes are still.
-        let mut any_changed = s.lt(zero, zero);
-        for (l, &x) in levels.iter_mut().zip(x) {
-            let w = s.mul(x, x);
-            let wx = s.mul(w, x);
-            let slx = s.sub(sumlx, s.mul(wx, *l));
-            let sl2 = s.sub(suml2, s.mul(s.mul(w, *l), *l));
-            let new = s.nearest_clamped(s.div(s.mul(x, sl2), slx), -nmax, nmax - 1);
+        // A lane without change in a round repeats that round, so it may go on until all lanes are still. The changes are
+        // gathered in a float vector: masks would have to leave the mask registers in every step.
+        let mut changed = zero;
+        for i in 0..N {
+            let (l, w, wx) = (levels[i], weights[i], weighted[i]);
+            let slx = s.sub(sumlx, s.mul(wx, l));
+            let sl2 = s.sub(suml2, s.mul(s.mul(w, l), l));
+            let new = s.nearest_clamped(s.div(s.mul(x[i], sl2), slx), -nmax, nmax - 1);
             let new_slx = s.add(slx, s.mul(wx, new));
             let new_sl2 = s.add(sl2, s.mul(s.mul(w, new), new));
             let better = s.gt(s.mul(s.mul(new_slx, new_slx), suml2), s.mul(s.mul(sumlx, sumlx), new_sl2));
-            let moved = s.both(s.both(s.gt(slx, zero), s.gt(new_sl2, zero)), better);
-            let moved = s.and_not(moved, s.eq(new, *l));
-            *l = s.select(moved, new, *l);
+            let allowed = s.both(s.both(s.gt(slx, zero), s.gt(new_sl2, zero)), s.ne(new, l));
+            let moved = s.both(allowed, better);
+            levels[i] = s.select(moved, new, l);
             sumlx = s.select(moved, new_slx, sumlx);
             suml2 = s.select(moved, new_sl2, suml2);
-            any_changed = s.either(any_changed, moved);
+            changed = s.select(moved, s.splat(1.0), changed);
         }
-        if !s.any(any_changed) {
+        if !s.any(s.gt(changed, zero)) {
             break;
         }
     }
