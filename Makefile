@@ -96,7 +96,7 @@ endif
 
 wheel: $(VENV)/.tools-build $(VENV)/.tools-wheel ## Build the release wheel and prove it in a clean environment.
 	rm -rf dist
-	PATH="$(BIN):$$PATH" $(BIN)/maturin build --release --locked --out dist $(WHEEL_OPTIONS)
+	PATH="$(BIN):$$PATH" $(BIN)/maturin build --release --locked --strip --out dist $(WHEEL_OPTIONS)
 	$(BIN)/abi3audit --strict --report dist/*.whl > dist/abi3audit.json
 	$(PYTHON) tools/prove_wheel.py dist/*.whl
 
