@@ -2,8 +2,8 @@
 
 use quantrs_simd::Simd;
 
-/// The most lanes that any level has, doubled by [`quantrs_simd::Twice`]: the size of per-lane scratch arrays.
-pub(crate) const MAX_LANES: usize = 32;
+/// The most lanes that any level has, doubled twice by [`quantrs_simd::Twice`]: the size of per-lane scratch arrays.
+pub(crate) const MAX_LANES: usize = 64;
 
 /// The first `N` values of `S::LANES` slices, one slice per lane.
 #[inline(always)]

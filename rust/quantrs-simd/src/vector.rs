@@ -5,7 +5,7 @@
 /// Float operations are single IEEE operations, round to nearest even, on every level. Integer operations wrap. Comparisons
 /// with NaN are false.
 pub trait Simd: Copy + Send + Sync + 'static {
-    /// Number of lanes: 4, 8 or 16, or twice that.
+    /// Number of lanes: 4, 8 or 16, or twice or four times that.
     const LANES: usize;
     /// `LANES` f32.
     type F: Copy;
@@ -114,7 +114,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn ishl(self, a: Self::I, n: u32) -> Self::I;
     /// a >> n, for n in 0..32; zeros come in.
     fn ishr(self, a: Self::I, n: u32) -> Self::I;
-    /// Lane j in bit j.
+    /// Lane j in bit j; there are at most 32 lanes.
     fn bitmask(self, m: Self::M) -> u32;
     /// The low 8 bits of every lane, to the first `LANES` bytes of `out`. Panics when there are fewer.
     fn store_bytes(self, a: Self::I, out: &mut [u8]);

@@ -1,14 +1,16 @@
 //! The loop that the K-quants share: batches of blocks, their sub-blocks one per lane.
 
 use crate::format::Rows;
-use crate::lanes::{MAX_LANES, load_lanes, sum_of_squares_ref, sums_of_squares};
+use crate::lanes::{load_lanes, sum_of_squares_ref, sums_of_squares};
 use quantrs_simd::{Simd, nearest_int_ggml};
 use std::array::from_fn;
 
 /// Values per block of every K-quant.
 pub(crate) const BLOCK_LEN: usize = 256;
+/// Most blocks of a batch. Numbers of lanes divide it, or at least the number of its sub-blocks.
+pub(crate) const BATCH: usize = 32;
 /// Entries of a table that has one per sub-block of a batch.
-pub(crate) const MAX_BATCH: usize = MAX_LANES * 16;
+pub(crate) const MAX_BATCH: usize = BATCH * 16;
 
 /// How importance `w` becomes the weight of a value.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +40,7 @@ pub(crate) fn block_weights_ref(weighting: Weighting, x: &[f32], importance: &[f
     })
 }
 
-/// Take `n_blocks` blocks in batches of up to `S::LANES`. In a batch, `search(table, at, x, weights)` is called for every
+/// Take `n_blocks` blocks in batches of up to [`BATCH`]. In a batch, `search(table, at, x, weights)` is called for every
 /// `S::LANES` sub-blocks of `SUB` values, `at` being the place of the first in the batch's list of sub-blocks; then
 /// `finish(table, first_block, n)`.
 ///
@@ -54,9 +56,9 @@ pub(crate) fn for_batches<S: Simd, const SUB: usize, T>(
     mut finish: impl FnMut(&mut T, usize, usize),
 ) {
     let n_sub = BLOCK_LEN / SUB;
-    for first in (0..n_blocks).step_by(S::LANES) {
-        let n = S::LANES.min(n_blocks - first);
-        let mut sigma2 = [0.0; MAX_LANES];
+    for first in (0..n_blocks).step_by(BATCH) {
+        let n = BATCH.min(n_blocks - first);
+        let mut sigma2 = [0.0; BATCH];
         if let (Some(_), Weighting::Sigma(_)) = (rows.importance, weighting) {
             sums_of_squares(s, &rows.x[first * BLOCK_LEN..(first + n) * BLOCK_LEN], BLOCK_LEN, &mut sigma2[..n]);
             sigma2 = sigma2.map(|sum| weighting.sigma2(sum));

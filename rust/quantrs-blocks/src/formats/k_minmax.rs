@@ -1,8 +1,10 @@
 //! What Q2_K, Q4_K and Q5_K share: sub-blocks with a scale and a minimum, both quantized against one f16 each.
 
-use super::k_batches::{BLOCK_LEN, MAX_BATCH, Weighting, block_weights_ref, for_batches, requantize, requantize_ref};
+use super::k_batches::{
+    BATCH, BLOCK_LEN, MAX_BATCH, Weighting, block_weights_ref, for_batches, requantize, requantize_ref,
+};
 use crate::format::Rows;
-use crate::lanes::{MAX_LANES, load_lanes, sum_of_squares_ref};
+use crate::lanes::{load_lanes, sum_of_squares_ref};
 use crate::search::{MinMax, MinMaxFit, minmax, minmax_ref, pos, pos_ref};
 use quantrs_simd::{Simd, Twice, nearest_int_ggml};
 use std::array::from_fn;
@@ -204,8 +206,8 @@ fn search<S: Simd, K: MinMaxK<SUB, N_SUB>, const SUB: usize, const N_SUB: usize>
 
 /// [`Codes`] of a batch: `codes[j][b]` is that of sub-block j of block b.
 struct BatchCodes<const N_SUB: usize> {
-    codes: [[u8; MAX_LANES]; N_SUB],
-    units: [f32; MAX_LANES],
+    codes: [[u8; BATCH]; N_SUB],
+    units: [f32; BATCH],
 }
 
 impl<const N_SUB: usize> BatchCodes<N_SUB> {
@@ -224,13 +226,16 @@ fn weighted_codes<S: Simd, const N_SUB: usize>(
     weights: &[f32; MAX_BATCH],
     n: usize,
 ) -> BatchCodes<N_SUB> {
-    let x = load_lanes::<S, N_SUB>(s, |b| &values[b.min(n - 1) * N_SUB..]);
-    let w = load_lanes::<S, N_SUB>(s, |b| &weights[b.min(n - 1) * N_SUB..]);
-    let (unit, levels) = pos(s, max_code, &x, &w);
-    let mut batch = BatchCodes { codes: [[0; MAX_LANES]; N_SUB], units: [0.0; MAX_LANES] };
-    s.store(unit, &mut batch.units);
-    for (codes, &level) in batch.codes.iter_mut().zip(&levels) {
-        s.store_bytes(level, codes);
+    let mut batch = BatchCodes { codes: [[0; BATCH]; N_SUB], units: [0.0; BATCH] };
+    for group in (0..n).step_by(S::LANES) {
+        let at = |lane: usize| (group + lane).min(n - 1) * N_SUB;
+        let x = load_lanes::<S, N_SUB>(s, |lane| &values[at(lane)..]);
+        let w = load_lanes::<S, N_SUB>(s, |lane| &weights[at(lane)..]);
+        let (unit, levels) = pos(s, max_code, &x, &w);
+        s.store(unit, &mut batch.units[group..]);
+        for (codes, &level) in batch.codes.iter_mut().zip(&levels) {
+            s.store_bytes(level, &mut codes[group..]);
+        }
     }
     batch
 }

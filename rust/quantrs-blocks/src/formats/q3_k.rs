@@ -1,8 +1,10 @@
 //! Q3_K: super-blocks of 256 in sixteen sub-blocks of 16, each with a signed 6-bit scale.
 
-use super::k_batches::{BLOCK_LEN, MAX_BATCH, Weighting, block_weights_ref, for_batches, requantize, requantize_ref};
+use super::k_batches::{
+    BATCH, BLOCK_LEN, MAX_BATCH, Weighting, block_weights_ref, for_batches, requantize, requantize_ref,
+};
 use crate::format::Rows;
-use crate::lanes::{MAX_LANES, load_lanes};
+use crate::lanes::load_lanes;
 use crate::pack::{get_f16, put_f16, put_two_bit_planes};
 use crate::search::{SymFit, q3iter, q3iter_ref, signed_max, sym, sym_ref};
 use quantrs_simd::{Level, Simd, Twice, dispatch, nearest_int_ggml};
@@ -91,59 +93,110 @@ pub(crate) fn quantize(level: Level, rows: Rows<'_>, out: &mut [u8]) {
 
 #[inline(always)]
 fn quantize_lanes<S: Simd>(s: S, rows: Rows<'_>, out: &mut [u8]) {
-    let twice = Twice(s);
+    if rows.importance.is_some() { quantize_weighted(s, rows, out) } else { quantize_plain(s, rows, out) }
+}
+
+#[inline(always)]
+fn quantize_plain<S: Simd>(s: S, rows: Rows<'_>, out: &mut [u8]) {
+    // Each step of this search waits for a division and for the step before: it takes four vectors to fill the time.
+    let lanes = Twice(Twice(s));
     let n_blocks = out.len() / BLOCK_BYTES;
     for_batches(
-        twice,
+        lanes,
+        rows,
+        n_blocks,
+        WEIGHTING,
+        &mut Fits::<MAX_BATCH>::new(),
+        #[inline(always)]
+        |fits, at, x: &[_; SUB], _| lanes.store(q3iter(lanes, NMAX, x), &mut fits.scale[at..]),
+        #[inline(always)]
+        |fits, first, n| {
+            encode_batch(
+                s,
+                rows,
+                first,
+                n,
+                fits,
+                #[inline(always)]
+                |_, scales| quantize_scales(scales),
+                out,
+            );
+        },
+    );
+}
+
+#[inline(always)]
+fn quantize_weighted<S: Simd>(s: S, rows: Rows<'_>, out: &mut [u8]) {
+    let lanes = Twice(s);
+    let n_blocks = out.len() / BLOCK_BYTES;
+    for_batches(
+        lanes,
         rows,
         n_blocks,
         WEIGHTING,
         &mut Fits::<MAX_BATCH>::new(),
         #[inline(always)]
         |fits, at, x: &[_; SUB], weights| {
-            if let Some(weights) = weights {
-                let mut sum = twice.splat(0.0);
-                for &w in weights {
-                    sum = twice.add(sum, w);
-                }
-                twice.store(sum, &mut fits.weight_sum[at..]);
-                let fit = sym(twice, NMAX, x, weights);
-                twice.store(fit.scale, &mut fits.scale[at..]);
-                twice.store(fit.iscale, &mut fits.iscale[at..]);
-            } else {
-                twice.store(q3iter(twice, NMAX, x), &mut fits.scale[at..]);
+            let Some(weights) = weights else { return };
+            let mut sum = lanes.splat(0.0);
+            for &w in weights {
+                sum = lanes.add(sum, w);
             }
+            lanes.store(sum, &mut fits.weight_sum[at..]);
+            let fit = sym(lanes, NMAX, x, weights);
+            lanes.store(fit.scale, &mut fits.scale[at..]);
+            lanes.store(fit.iscale, &mut fits.iscale[at..]);
         },
         #[inline(always)]
         |fits, first, n| {
-            let weighted = rows.importance.is_some();
-            let mut block_fits = SymFit { scale: [0.0; MAX_LANES], iscale: [0.0; MAX_LANES] };
-            if weighted {
-                let x = load_lanes::<_, N_SUB>(twice, |b| &fits.scale[b.min(n - 1) * N_SUB..]);
-                let w = load_lanes::<_, N_SUB>(twice, |b| &fits.weight_sum[b.min(n - 1) * N_SUB..]);
-                let fit = sym(twice, SCALE_BIAS, &x, &w);
-                twice.store(fit.scale, &mut block_fits.scale);
-                twice.store(fit.iscale, &mut block_fits.iscale);
+            // The same search over the scales, one block per lane.
+            let mut of_blocks = SymFit { scale: [0.0; BATCH], iscale: [0.0; BATCH] };
+            for group in (0..n).step_by(<Twice<S>>::LANES) {
+                let at = |lane: usize| (group + lane).min(n - 1) * N_SUB;
+                let x = load_lanes::<_, N_SUB>(lanes, |lane| &fits.scale[at(lane)..]);
+                let w = load_lanes::<_, N_SUB>(lanes, |lane| &fits.weight_sum[at(lane)..]);
+                let fit = sym(lanes, SCALE_BIAS, &x, &w);
+                lanes.store(fit.scale, &mut of_blocks.scale[group..]);
+                lanes.store(fit.iscale, &mut of_blocks.iscale[group..]);
             }
-            for (b, out) in out[first * BLOCK_BYTES..].chunks_exact_mut(BLOCK_BYTES).take(n).enumerate() {
-                let x = rows.block(first + b, BLOCK_LEN);
-                let scales = fits.scale[b * N_SUB..].first_chunk().expect("a table holds a batch");
-                let (d, codes) = if weighted {
-                    weighted_codes(SymFit { scale: block_fits.scale[b], iscale: block_fits.iscale[b] }, scales)
-                } else {
-                    quantize_scales(scales)
-                };
-                put_scales(d, &codes, out);
-                encode(
-                    x,
-                    #[inline(always)]
-                    |scales| requantize(s, x, scales, &[0.0; N_SUB], LEVELS),
-                    |j, x, q| fits.levels(b * N_SUB + j, weighted, x, q),
-                    out,
-                );
-            }
+            encode_batch(
+                s,
+                rows,
+                first,
+                n,
+                fits,
+                #[inline(always)]
+                |b, scales| weighted_codes(SymFit { scale: of_blocks.scale[b], iscale: of_blocks.iscale[b] }, scales),
+                out,
+            );
         },
     );
+}
+
+/// Encode the `n` blocks from `first` on; `quantize_scales(b, scales)` gives d and the codes of the scales of block b of the batch.
+#[inline(always)]
+fn encode_batch<S: Simd>(
+    s: S,
+    rows: Rows<'_>,
+    first: usize,
+    n: usize,
+    fits: &Fits<MAX_BATCH>,
+    quantize_scales: impl Fn(usize, &[f32; N_SUB]) -> (f32, [u8; N_SUB]),
+    out: &mut [u8],
+) {
+    for (b, out) in out[first * BLOCK_BYTES..].chunks_exact_mut(BLOCK_BYTES).take(n).enumerate() {
+        let x = rows.block(first + b, BLOCK_LEN);
+        let scales = fits.scale[b * N_SUB..].first_chunk().expect("a table holds a batch");
+        let (d, codes) = quantize_scales(b, scales);
+        put_scales(d, &codes, out);
+        encode(
+            x,
+            #[inline(always)]
+            |scales| requantize(s, x, scales, &[0.0; N_SUB], LEVELS),
+            |j, x, q| fits.levels(b * N_SUB + j, rows.importance.is_some(), x, q),
+            out,
+        );
+    }
 }
 
 /// Quantize the values against the stored scales with `requantize(scales)` and pack; sub-blocks whose stored scale is 0 get what
