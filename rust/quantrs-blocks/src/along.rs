@@ -46,6 +46,30 @@ pub(crate) fn min_max_along<S: Simd>(s: S, x: &[f32]) -> (f32, f32) {
     if min == 0.0 || max == 0.0 { min_max(x) } else { (min, max) }
 }
 
+/// [`signed_max`] of up to `GROUP` blocks.
+///
+/// The sign is chosen for all blocks at once: it is random, and a branch on it costs more than the search.
+#[inline(always)]
+pub(crate) fn group_signed_max<S: Simd>(s: S, x: &[f32]) -> [f32; GROUP] {
+    let (mut mins, mut maxs) = ([0.0; GROUP], [0.0; GROUP]);
+    for ((min, max), x) in mins.iter_mut().zip(&mut maxs).zip(x.chunks_exact(BLOCK_LEN)) {
+        (*min, *max) = extremes(s, x);
+    }
+    let mut signed = [0.0; GROUP];
+    for i in (0..GROUP).step_by(S::LANES) {
+        let (min, max) = (s.load(&mins[i..]), s.load(&maxs[i..]));
+        let minus_min = s.neg(min);
+        s.store(s.select(s.gt(minus_min, max), min, max), &mut signed[i..]);
+        let mut ties = s.bitmask(s.eq(minus_min, max));
+        while ties != 0 {
+            let b = i + ties.trailing_zeros() as usize;
+            signed[b] = x.chunks_exact(BLOCK_LEN).nth(b).map_or(0.0, signed_max);
+            ties &= ties - 1;
+        }
+    }
+    signed
+}
+
 /// As [`min_max_along`], in plain code.
 #[inline(always)]
 pub(crate) fn min_max(x: &[f32]) -> (f32, f32) {

@@ -112,15 +112,32 @@ impl BlockFormat {
     /// Index of the first block whose stored scale is infinite or NaN.
     pub fn first_bad_scale(&self, packed: &[u8]) -> Option<usize> {
         let bad_f16 = |b: &[u8], at: usize| b[at + 1] & 0x7c == 0x7c;
-        let position = |bad: &dyn Fn(&[u8]) -> bool| packed.chunks_exact(self.block_bytes).position(bad);
+        let bytes = self.block_bytes;
         match self.scales {
-            Scales::F16([at]) => position(&|b| bad_f16(b, *at)),
-            Scales::F16(offsets) => position(&|b| offsets.iter().any(|&at| bad_f16(b, at))),
-            Scales::Bf16 => position(&|b| b[1] & 0x7f == 0x7f && b[0] & 0x80 != 0),
-            Scales::F32 => position(&|b| b[3] & 0x7f == 0x7f && b[2] & 0x80 != 0),
-            Scales::E8M0 => position(&|b| b[0] == 255),
-            Scales::Iq1M => position(&|b| (b[55] >> 4) & 7 == 7 && (b[53] >> 4) & 12 == 12),
+            Scales::F16(_) if self.block_len == 1 => first_bad_value(packed, 0x7c00),
+            Scales::Bf16 => first_bad_value(packed, 0x7f80),
+            Scales::F16(&[at]) => first_block(packed, bytes, |b| bad_f16(b, at)),
+            Scales::F16(offsets) => first_block(packed, bytes, |b| offsets.iter().any(|&at| bad_f16(b, at))),
+            Scales::F32 => first_block(packed, bytes, |b| b[3] & 0x7f == 0x7f && b[2] & 0x80 != 0),
+            Scales::E8M0 => first_block(packed, bytes, |b| b[0] == 255),
+            Scales::Iq1M => first_block(packed, bytes, |b| (b[55] >> 4) & 7 == 7 && (b[53] >> 4) & 12 == 12),
             Scales::None => None,
         }
     }
+}
+
+#[inline(always)]
+fn first_block(packed: &[u8], block_bytes: usize, bad: impl Fn(&[u8]) -> bool) -> Option<usize> {
+    packed.chunks_exact(block_bytes).position(bad)
+}
+
+/// Index of the first 16-bit float whose exponent bits are all set. A loop without early exit, which compilers vectorize,
+/// finds the stretch; a second one the place.
+fn first_bad_value(packed: &[u8], exponent: u16) -> Option<usize> {
+    const STRETCH_BYTES: usize = 1 << 12;
+    let bad = |b: &[u8]| u16::from_le_bytes([b[0], b[1]]) & exponent == exponent;
+    let has_bad = |stretch: &[u8]| stretch.chunks_exact(2).fold(false, |any, b| any | bad(b));
+    let stretch = packed.chunks(STRETCH_BYTES).position(has_bad)?;
+    let first = stretch * STRETCH_BYTES;
+    packed[first..].chunks_exact(2).position(bad).map(|at| first / 2 + at)
 }

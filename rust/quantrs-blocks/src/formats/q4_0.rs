@@ -1,7 +1,7 @@
 //! Q4_0: blocks of 32 with one scale and four-bit levels.
 
 use crate::along::{
-    BLOCK_LEN, GROUP, decode_nibbles, group_scales, inverse, pack_nibbles, signed_max_along, store_nibbles,
+    BLOCK_LEN, GROUP, decode_nibbles, group_scales, group_signed_max, inverse, pack_nibbles, store_nibbles,
 };
 use crate::format::Rows;
 use crate::lanes::MAX_LANES;
@@ -56,11 +56,7 @@ fn quantize_lanes<S: Simd>(s: S, rows: Rows<'_>, out: &mut [u8]) {
         return;
     }
     for (x, out) in rows.x.chunks(GROUP * BLOCK_LEN).zip(out.chunks_mut(GROUP * BLOCK_BYTES)) {
-        let mut max = [0.0; GROUP];
-        for (max, x) in max.iter_mut().zip(x.chunks_exact(BLOCK_LEN)) {
-            *max = signed_max_along(s, x);
-        }
-        let scales = group_scales(s, &max, -(NMAX as f32));
+        let scales = group_scales(s, &group_signed_max(s, x), -(NMAX as f32));
         for (b, (x, out)) in x.chunks_exact(BLOCK_LEN).zip(out.chunks_exact_mut(BLOCK_BYTES)).enumerate() {
             out[..2].copy_from_slice(&scales.f16[b]);
             let id = s.splat(scales.inverse[b]);

@@ -1,6 +1,6 @@
 //! Q5_0: blocks of 32 with one scale and five-bit levels.
 
-use crate::along::{BLOCK_LEN, GROUP, group_scales, inverse, pack_five_bits, signed_max_along, store_five_bits};
+use crate::along::{BLOCK_LEN, GROUP, group_scales, group_signed_max, inverse, pack_five_bits, store_five_bits};
 use crate::format::Rows;
 use crate::lanes::MAX_LANES;
 use crate::pack::{get_f16, put_f16};
@@ -57,11 +57,7 @@ fn quantize_lanes<S: Simd>(s: S, rows: Rows<'_>, out: &mut [u8]) {
         return;
     }
     for (x, out) in rows.x.chunks(GROUP * BLOCK_LEN).zip(out.chunks_mut(GROUP * BLOCK_BYTES)) {
-        let mut max = [0.0; GROUP];
-        for (max, x) in max.iter_mut().zip(x.chunks_exact(BLOCK_LEN)) {
-            *max = signed_max_along(s, x);
-        }
-        let scales = group_scales(s, &max, -(NMAX as f32));
+        let scales = group_scales(s, &group_signed_max(s, x), -(NMAX as f32));
         for (b, (x, out)) in x.chunks_exact(BLOCK_LEN).zip(out.chunks_exact_mut(BLOCK_BYTES)).enumerate() {
             out[..2].copy_from_slice(&scales.f16[b]);
             let id = s.splat(scales.inverse[b]);
