@@ -46,9 +46,11 @@ impl Npz {
     }
 }
 
+type Quantizer = Box<dyn Fn(Rows<'_>, &mut [u8])>;
+
 /// Quantizers of a format: the reference, and the lanes at every level of this CPU.
-fn quantizers(format: &'static BlockFormat) -> Vec<(String, Box<dyn Fn(Rows<'_>, &mut [u8])>)> {
-    let mut all: Vec<(String, Box<dyn Fn(Rows<'_>, &mut [u8])>)> = Vec::new();
+fn quantizers(format: &'static BlockFormat) -> Vec<(String, Quantizer)> {
+    let mut all: Vec<(String, Quantizer)> = Vec::new();
     if let Some(f) = format.quantize_ref {
         all.push(("reference".to_owned(), Box::new(f)));
     }

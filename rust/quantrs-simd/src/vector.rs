@@ -87,6 +87,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// The bit patterns.
     fn to_bits(self, a: Self::F) -> Self::I;
     /// The floats with these bit patterns.
+    #[expect(clippy::wrong_self_convention, reason = "`self` is the level; the name is that of `f32::from_bits`")]
     fn from_bits(self, a: Self::I) -> Self::F;
     /// To the nearest f32; exact for |a| <= 2^24.
     fn to_f32(self, a: Self::I) -> Self::F;
