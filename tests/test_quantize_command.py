@@ -45,8 +45,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Enough work to be interrupted: some 70 MB of float16."""
-    return write_llama(tmp_path_factory.mktemp("slow") / "slow.gguf", n_layers=8, hidden=768, ffn=2048, vocab=256)
+    """Enough work to be interrupted: some 45 MB of float16."""
+    return write_llama(tmp_path_factory.mktemp("slow") / "slow.gguf", n_layers=7, hidden=512, ffn=1280, vocab=256)
 
 
 # ------------------------------------------------------------------------------------------------ the written file
@@ -215,9 +215,12 @@ def test_a_file_size_limit_is_a_clear_error_and_leaves_no_output(small: Path, tm
 
 
 # ------------------------------------------------------------------------------------------------ killed and resumed
-def start(*args: str | Path, **kw: object) -> subprocess.Popen[str]:
+def start(*args: str | Path) -> subprocess.Popen[str]:
+    """Begin at the slowest CPU level, so that there is time to interfere; what finishes the job runs at the fastest."""
     command = [sys.executable, "-m", "quantrs", "quantize", *map(str, args)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kw)  # type: ignore[call-overload,no-any-return]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "QUANTRS_LEVEL": "scalar"}
+    )
 
 
 def records(output: Path) -> int:
@@ -239,38 +242,39 @@ ARGS = ("--to", "Q4_K_M", "--threads", "1")
 
 
 @pytest.fixture(scope="session")
-def uninterrupted(slow: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, float]:
-    """Hash of the whole file, and the seconds it took."""
+def uninterrupted(slow: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Hash of the whole file."""
     output = tmp_path_factory.mktemp("whole") / "o.gguf"
-    began = time.monotonic()
     assert quantize(slow, output, *ARGS).code == 0
-    return digest(output), time.monotonic() - began
+    return digest(output)
 
 
 @pytest.mark.slow
 @posix
-def test_killed_at_random_moments_the_resumed_file_is_the_same(slow: Path, uninterrupted: tuple[str, float], tmp_path: Path) -> None:
-    want, seconds = uninterrupted
+def test_killed_at_random_moments_the_resumed_file_is_the_same(slow: Path, uninterrupted: str, tmp_path: Path) -> None:
     rng = random.Random(5)
     caught = 0
-    for i in range(10):
+    for i in range(12):
         output = tmp_path / f"{i}.gguf"
         process = start(slow, output, *ARGS)
-        time.sleep(seconds * rng.uniform(0.02, 0.98))
+        enough, moment = rng.randrange(-10, 60), rng.random() * 0.03
+        while process.poll() is None and records(output) < enough:
+            time.sleep(0.001)
+        time.sleep(moment)
         process.kill()
         process.communicate()
         caught += process.returncode == -signal.SIGKILL
-        assert not output.exists() or digest(output) == want
+        assert not output.exists() or digest(output) == uninterrupted
         ran = quantize(slow, output, *ARGS, "--resume")
         assert ran.code == 0, ran.err
-        assert digest(output) == want
+        assert digest(output) == uninterrupted
         assert names(tmp_path) == {output.name}
         output.unlink()
-    assert caught >= 5
+    assert caught >= 6
 
 
 @posix
-def test_what_was_done_is_not_done_again(slow: Path, uninterrupted: tuple[str, float], tmp_path: Path) -> None:
+def test_what_was_done_is_not_done_again(slow: Path, uninterrupted: str, tmp_path: Path) -> None:
     output = tmp_path / "o.gguf"
     process = start(slow, output, *ARGS)
     wait_for(lambda: records(output) >= 20, process)
@@ -279,13 +283,13 @@ def test_what_was_done_is_not_done_again(slow: Path, uninterrupted: tuple[str, f
     done = records(output)
     ran = quantize(slow, output, *ARGS, "--resume", "--json")
     assert json.loads(ran.out)["resumed_tensors"] == done
-    assert digest(output) == uninterrupted[0]
+    assert digest(output) == uninterrupted
 
 
 @posix
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_keeps_the_work_and_prints_how_to_go_on(
-    number: signal.Signals, code: int, slow: Path, uninterrupted: tuple[str, float], tmp_path: Path
+    number: signal.Signals, code: int, slow: Path, uninterrupted: str, tmp_path: Path
 ) -> None:
     output = tmp_path / "o.gguf"
     process = start(slow, output, *ARGS)
@@ -299,11 +303,11 @@ def test_a_signal_keeps_the_work_and_prints_how_to_go_on(
     line = next(text.strip() for text in err.splitlines() if "--resume" in text)
     resumed = run_python("-m", *line.split())
     assert resumed.code == 0, resumed.err
-    assert digest(output) == uninterrupted[0]
+    assert digest(output) == uninterrupted
 
 
 @posix
-def test_bytes_that_a_power_failure_lost_are_written_again(slow: Path, uninterrupted: tuple[str, float], tmp_path: Path) -> None:
+def test_bytes_that_a_power_failure_lost_are_written_again(slow: Path, uninterrupted: str, tmp_path: Path) -> None:
     output = tmp_path / "o.gguf"
     process = start(slow, output, *ARGS)
     wait_for(lambda: records(output) >= 10, process)
@@ -313,11 +317,11 @@ def test_bytes_that_a_power_failure_lost_are_written_again(slow: Path, uninterru
         part.seek(40_000)
         part.write(bytes(100_000))
     assert quantize(slow, output, *ARGS, "--resume").code == 0
-    assert digest(output) == uninterrupted[0]
+    assert digest(output) == uninterrupted
 
 
 @posix
-def test_unfinished_work_is_neither_lost_nor_mixed_up(slow: Path, uninterrupted: tuple[str, float], tmp_path: Path) -> None:
+def test_unfinished_work_is_neither_lost_nor_mixed_up(slow: Path, uninterrupted: str, tmp_path: Path) -> None:
     output = tmp_path / "o.gguf"
     process = start(slow, output, *ARGS)
     wait_for(lambda: records(output) >= 5, process)
@@ -337,7 +341,7 @@ def test_unfinished_work_is_neither_lost_nor_mixed_up(slow: Path, uninterrupted:
     assert "Q4_K_M there, Q8_0 here" in ran.err
     assert quantize(slow, output, "--to", "Q8_0", "--force").code == 0
     assert names(tmp_path) == {"o.gguf"}
-    assert digest(output) != uninterrupted[0]
+    assert digest(output) != uninterrupted
 
 
 @posix
@@ -388,7 +392,7 @@ def test_resume_with_nothing_to_resume_starts_afresh_and_with_all_done_says_so(s
 
 
 @posix
-def test_of_two_runs_on_one_output_the_second_is_refused(slow: Path, uninterrupted: tuple[str, float], tmp_path: Path) -> None:
+def test_of_two_runs_on_one_output_the_second_is_refused(slow: Path, uninterrupted: str, tmp_path: Path) -> None:
     output = tmp_path / "o.gguf"
     process = start(slow, output, *ARGS)
     wait_for(lambda: records(output) >= 1, process)
@@ -399,7 +403,7 @@ def test_of_two_runs_on_one_output_the_second_is_refused(slow: Path, uninterrupt
             assert "another quantrs process" in second.err
     _, err = process.communicate()
     assert process.returncode == 0, err
-    assert digest(output) == uninterrupted[0]
+    assert digest(output) == uninterrupted
 
 
 def test_an_output_that_appears_meanwhile_is_not_overwritten(small: Path, tmp_path: Path) -> None:
