@@ -122,3 +122,12 @@ pub(crate) fn requantize<S: Simd, const N_SUB: usize>(
     }
     q
 }
+
+/// 16 times `a`, then 16 times `b`: the scales of 32 values, so that decoders loop over 32 values at a time. Loops over 16 are
+/// unrolled before the compiler tries to vectorize them.
+#[inline(always)]
+pub(crate) fn repeat_each(a: f32, b: f32) -> [f32; 32] {
+    let mut out = [a; 32];
+    out[16..].fill(b);
+    out
+}

@@ -1,6 +1,6 @@
 //! Q2_K: super-blocks of 256 in sixteen sub-blocks of 16, each with a 4-bit scale and a 4-bit minimum.
 
-use super::k_batches::{BLOCK_LEN, Weighting};
+use super::k_batches::{BLOCK_LEN, Weighting, repeat_each};
 use super::k_minmax::{self, MinMaxK};
 use crate::format::Rows;
 use crate::pack::{get_f16, put_f16, put_two_bit_planes};
@@ -71,15 +71,13 @@ pub(crate) fn dequantize(level: Level, packed: &[u8], out: &mut [f32]) {
         || {
             for (b, out) in packed.chunks_exact(BLOCK_BYTES).zip(out.chunks_exact_mut(BLOCK_LEN)) {
                 let (scales, mins) = Q2K::get_scales(b);
-                for (half, out) in out.chunks_exact_mut(128).enumerate() {
-                    for (plane, out) in out.chunks_exact_mut(32).enumerate() {
-                        for (k, out) in out.chunks_exact_mut(16).enumerate() {
-                            let qs: &[u8; 16] = b[16 + 32 * half + 16 * k..][..16].try_into().expect("16 bytes");
-                            let j = 8 * half + 2 * plane + k;
-                            for l in 0..16 {
-                                out[l] = scales[j] * f32::from(qs[l] >> (2 * plane) & 3) - mins[j];
-                            }
-                        }
+                for (i, out) in out.chunks_exact_mut(32).enumerate() {
+                    let qs: &[u8; 32] = b[16 + 32 * (i / 4)..].first_chunk().expect("32 bytes");
+                    let scales = repeat_each(scales[2 * i], scales[2 * i + 1]);
+                    let mins = repeat_each(mins[2 * i], mins[2 * i + 1]);
+                    for l in 0..32 {
+                        let q = i32::from(qs[l]) >> (2 * (i % 4)) & 3;
+                        out[l] = scales[l] * q as f32 - mins[l];
                     }
                 }
             }

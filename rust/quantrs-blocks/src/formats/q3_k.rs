@@ -1,7 +1,7 @@
 //! Q3_K: super-blocks of 256 in sixteen sub-blocks of 16, each with a signed 6-bit scale.
 
 use super::k_batches::{
-    BATCH, BLOCK_LEN, MAX_BATCH, Weighting, block_weights_ref, for_batches, requantize, requantize_ref,
+    BATCH, BLOCK_LEN, MAX_BATCH, Weighting, block_weights_ref, for_batches, repeat_each, requantize, requantize_ref,
 };
 use crate::format::Rows;
 use crate::lanes::load_lanes;
@@ -290,13 +290,14 @@ pub(crate) fn dequantize(level: Level, packed: &[u8], out: &mut [f32]) {
         || {
             for (b, out) in packed.chunks_exact(BLOCK_BYTES).zip(out.chunks_exact_mut(BLOCK_LEN)) {
                 let scales = get_scales(b);
-                for (j, out) in out.chunks_exact_mut(SUB).enumerate() {
-                    let (half, plane, k) = (j / 8, j % 8 / 2, j % 2);
-                    let hmask: &[u8; 16] = b[16 * k..].first_chunk().expect("16 bytes");
-                    let qs: &[u8; 16] = b[32 + 32 * half + 16 * k..].first_chunk().expect("16 bytes");
-                    for l in 0..16 {
-                        let q = qs[l] >> (2 * plane) & 3 | (hmask[l] >> (4 * half + plane) & 1) << 2;
-                        out[l] = scales[j] * f32::from(q.cast_signed() - 4);
+                let hmask: &[u8; 32] = b.first_chunk().expect("32 bytes");
+                for (i, out) in out.chunks_exact_mut(32).enumerate() {
+                    let qs: &[u8; 32] = b[32 + 32 * (i / 4)..].first_chunk().expect("32 bytes");
+                    let scales = repeat_each(scales[2 * i], scales[2 * i + 1]);
+                    for l in 0..32 {
+                        let low = i32::from(qs[l]) >> (2 * (i % 4)) & 3;
+                        let high = i32::from(hmask[l]) >> i & 1;
+                        out[l] = scales[l] * ((low | high << 2) - 4) as f32;
                     }
                 }
             }

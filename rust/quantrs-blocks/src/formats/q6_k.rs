@@ -1,6 +1,8 @@
 //! Q6_K: super-blocks of 256 in sixteen sub-blocks of 16, each with a signed 8-bit scale.
 
-use super::k_batches::{BLOCK_LEN, MAX_BATCH, Weighting, block_weights_ref, for_batches, requantize, requantize_ref};
+use super::k_batches::{
+    BLOCK_LEN, MAX_BATCH, Weighting, block_weights_ref, for_batches, repeat_each, requantize, requantize_ref,
+};
 use crate::format::Rows;
 use crate::pack::{get_f16, put_f16};
 use crate::search::{EPS, SymFit, signed_max, sym, sym_ref};
@@ -141,14 +143,15 @@ pub(crate) fn dequantize(level: Level, packed: &[u8], out: &mut [f32]) {
         || {
             for (b, out) in packed.chunks_exact(BLOCK_BYTES).zip(out.chunks_exact_mut(BLOCK_LEN)) {
                 let scales = get_scales(b);
-                for (j, out) in out.chunks_exact_mut(SUB).enumerate() {
-                    let (half, plane, k) = (j / 8, j % 8 / 2, j % 2);
-                    let ql: &[u8; 16] = b[64 * half + 32 * (plane % 2) + 16 * k..].first_chunk().expect("16 bytes");
-                    let qh: &[u8; 16] = b[128 + 32 * half + 16 * k..].first_chunk().expect("16 bytes");
-                    for l in 0..16 {
-                        let low = ql[l] >> (4 * (plane / 2)) & 15;
-                        let high = qh[l] >> (2 * plane) & 3;
-                        out[l] = scales[j] * f32::from((low | high << 4).cast_signed() - 32);
+                for (i, out) in out.chunks_exact_mut(32).enumerate() {
+                    let (half, plane) = (i / 4, i % 4);
+                    let ql: &[u8; 32] = b[64 * half + 32 * (plane % 2)..].first_chunk().expect("32 bytes");
+                    let qh: &[u8; 32] = b[128 + 32 * half..].first_chunk().expect("32 bytes");
+                    let scales = repeat_each(scales[2 * i], scales[2 * i + 1]);
+                    for l in 0..32 {
+                        let low = i32::from(ql[l]) >> (4 * (plane / 2)) & 15;
+                        let high = i32::from(qh[l]) >> (2 * plane) & 3;
+                        out[l] = scales[l] * ((low | high << 4) - 32) as f32;
                     }
                 }
             }
