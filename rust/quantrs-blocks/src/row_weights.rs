@@ -24,6 +24,16 @@ pub(crate) fn for_each_block_ref(
     }
 }
 
+/// `w * sqrt(sigma2 + x^2)`. A loop and not `from_fn`, which is not always inlined.
+#[inline(always)]
+pub(crate) fn weights<S: Simd, const N: usize>(s: S, w: &[S::F; N], sigma2: S::F, x: &[S::F; N]) -> [S::F; N] {
+    let mut weights = *w;
+    for (weight, &x) in weights.iter_mut().zip(x) {
+        *weight = s.mul(*weight, s.sqrt(s.add(sigma2, s.mul(x, x))));
+    }
+    weights
+}
+
 /// Call `search(x, weights)` with one block per lane, then `encode(lane, x, fit, out)` for every block.
 #[inline(always)]
 pub(crate) fn for_each_block<S: Simd, Fit>(
@@ -48,7 +58,7 @@ pub(crate) fn for_each_block<S: Simd, Fit>(
         let x = load_lanes::<S, BLOCK_LEN>(s, |j| rows.block(block(j), BLOCK_LEN));
         let w = load_lanes::<S, BLOCK_LEN>(s, |j| rows.block_importance(block(j), BLOCK_LEN).unwrap_or_default());
         let [sigma2] = load_lanes::<S, 1>(s, |j| &sigma2[block(j) / blocks_per_row..]);
-        let weights = from_fn(|i| s.mul(w[i], s.sqrt(s.add(sigma2, s.mul(x[i], x[i])))));
+        let weights = weights(s, &w, sigma2, &x);
         let fit = search(&x, &weights);
         for (lane, out) in out.chunks_exact_mut(block_bytes).enumerate() {
             encode(rows.block(first + lane, BLOCK_LEN), &fit, lane, out);

@@ -4,6 +4,7 @@ use crate::along::{BLOCK_LEN, decode_nibbles, inverse, pack_nibbles, store_nibbl
 use crate::format::Rows;
 use crate::lanes::{MAX_LANES, load_lanes, sum_of_squares_ref};
 use crate::pack::{get_f16, put_f16};
+use crate::row_weights::weights;
 use crate::search::{IQ4_VALUES, iq4, iq4_ref, nearest_level, nearest_level_ref};
 use quantrs_simd::{Level, Simd, dispatch};
 use std::array::from_fn;
@@ -46,12 +47,16 @@ fn quantize_lanes<S: Simd>(s: S, rows: Rows<'_>, out: &mut [u8]) {
         // Lanes past the last block repeat it.
         let block = |lane: usize| (first + lane).min(n_blocks - 1);
         let x = load_lanes::<S, BLOCK_LEN>(s, |j| rows.block(block(j), BLOCK_LEN));
-        let squares = x.map(|x| s.mul(x, x));
+        let mut squares = x;
+        let mut sum = s.splat(0.0);
+        for square in &mut squares {
+            *square = s.mul(*square, *square);
+            sum = s.add(sum, *square);
+        }
         let d = if rows.importance.is_some() {
             let w = load_lanes::<S, BLOCK_LEN>(s, |j| rows.block_importance(block(j), BLOCK_LEN).unwrap_or_default());
-            let sum = squares.iter().fold(s.splat(0.0), |sum, &square| s.add(sum, square));
             let sigma2 = s.mul(sum, s.splat(2.0 / BLOCK_LEN as f32));
-            iq4(s, &x, &from_fn(|i| s.mul(w[i], s.sqrt(s.add(sigma2, squares[i])))))
+            iq4(s, &x, &weights(s, &w, sigma2, &x))
         } else {
             iq4(s, &x, &squares)
         };

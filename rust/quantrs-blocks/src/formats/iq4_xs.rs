@@ -4,6 +4,7 @@ use crate::along::{BLOCK_LEN as SUB, decode_nibbles, inverse, pack_nibbles, stor
 use crate::format::Rows;
 use crate::lanes::{MAX_LANES, load_lanes, sum_of_squares_ref, sums_of_squares};
 use crate::pack::{get_f16, put_f16};
+use crate::row_weights::weights;
 use crate::search::{IQ4_VALUES, iq4, iq4_ref, nearest_level, nearest_level_ref, signed_max};
 use quantrs_simd::{Level, Simd, dispatch, nearest_int_ggml};
 use std::array::from_fn;
@@ -82,13 +83,16 @@ fn quantize_lanes<S: Simd>(s: S, rows: Rows<'_>, out: &mut [u8]) {
             // Lanes past the last sub-block repeat it.
             let at = |j: usize| (group + j).min(n * N_SUB - 1);
             let x = load_lanes::<S, SUB>(s, |j| rows.block(first * N_SUB + at(j), SUB));
-            let squares = x.map(|x| s.mul(x, x));
             let scale = if rows.importance.is_some() {
                 let w =
                     load_lanes::<S, SUB>(s, |j| rows.block_importance(first * N_SUB + at(j), SUB).unwrap_or_default());
                 let [sigma2] = load_lanes::<S, 1>(s, |j| &sigma2[at(j) / N_SUB..]);
-                iq4(s, &x, &from_fn(|i| s.mul(w[i], s.sqrt(s.add(sigma2, squares[i])))))
+                iq4(s, &x, &weights(s, &w, sigma2, &x))
             } else {
+                let mut squares = x;
+                for square in &mut squares {
+                    *square = s.mul(*square, *square);
+                }
                 iq4(s, &x, &squares)
             };
             s.store(scale, &mut scales[group..]);

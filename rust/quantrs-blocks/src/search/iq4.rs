@@ -147,20 +147,25 @@ pub(crate) fn nearest_level<S: Simd>(s: S, v: S::F) -> S::I {
     s.to_bits(nearest_entry(s, &INDEX_CELLS, v))
 }
 
-/// The sums of `w * V * x` and of `w * V * V` for the levels V nearest to `inverse * x`.
+/// Inverse scales that are tried side by side: their sums, which run in index order, need not wait for each other.
+const ABREAST: usize = 4;
+
+/// The sums of `w * V * x` and of `w * V * V` for the levels V nearest to `inverse * x`, for each inverse.
 ///
 /// |inverse * x| is at most 134 and a rounding: the range of [`nearest_entry`]. Lanes that count as zero may leave it; their
 /// sums are of no use.
 #[inline(always)]
-fn level_sums<S: Simd>(s: S, x: &[S::F; LEN], weights: &[S::F; LEN], inverse: S::F) -> (S::F, S::F) {
-    let (mut sumqx, mut sumq2) = (s.splat(0.0), s.splat(0.0));
+fn level_sums<S: Simd>(s: S, x: &[S::F; LEN], weights: &[S::F; LEN], inverses: &[S::F]) -> [(S::F, S::F); ABREAST] {
+    let mut sums = [(s.splat(0.0), s.splat(0.0)); ABREAST];
     for (&x, &w) in x.iter().zip(weights) {
-        let level = nearest_entry(s, &VALUE_CELLS, s.mul(inverse, x));
-        let weighted = s.mul(w, level);
-        sumqx = s.add(sumqx, s.mul(weighted, x));
-        sumq2 = s.add(sumq2, s.mul(weighted, level));
+        for ((sumqx, sumq2), &inverse) in sums.iter_mut().zip(inverses) {
+            let level = nearest_entry(s, &VALUE_CELLS, s.mul(inverse, x));
+            let weighted = s.mul(w, level);
+            *sumqx = s.add(*sumqx, s.mul(weighted, x));
+            *sumq2 = s.add(*sumq2, s.mul(weighted, level));
+        }
     }
-    (sumqx, sumq2)
+    sums
 }
 
 /// The same search with one set of 32 values per lane.
@@ -174,16 +179,24 @@ pub(crate) fn iq4<S: Simd>(s: S, x: &[S::F; LEN], weights: &[S::F; LEN]) -> S::F
         max = s.select(larger, x, max);
     }
     let lowest = f32::from(LEVELS[0]);
-    let d = s.div(s.neg(max), s.splat(lowest));
-    let (sumqx, sumq2) = level_sums(s, x, weights, s.div(s.splat(1.0), d));
-    let mut scale = s.select(s.gt(sumq2, zero), s.div(sumqx, sumq2), zero);
-    let mut best = s.mul(scale, sumqx);
-    for step in STEPS {
-        let (sumqx, sumq2) = level_sums(s, x, weights, s.div(s.splat(step as f32 + lowest), max));
-        let better = s.both(s.gt(sumq2, zero), s.gt(s.mul(sumqx, sumqx), s.mul(best, sumq2)));
-        let this_scale = s.div(sumqx, sumq2);
-        scale = s.select(better, this_scale, scale);
-        best = s.select(better, s.mul(this_scale, sumqx), best);
+    let mut inverses = [s.div(s.splat(1.0), s.div(s.neg(max), s.splat(lowest))); 16];
+    for (inverse, step) in inverses[1..].iter_mut().zip(STEPS) {
+        *inverse = s.div(s.splat(step as f32 + lowest), max);
+    }
+    let (mut scale, mut best) = (zero, zero);
+    for (group, inverses) in inverses.chunks_exact(ABREAST).enumerate() {
+        for (i, (sumqx, sumq2)) in level_sums(s, x, weights, inverses).into_iter().enumerate() {
+            let positive = s.gt(sumq2, zero);
+            let this_scale = s.div(sumqx, sumq2);
+            if (group, i) == (0, 0) {
+                scale = s.select(positive, this_scale, zero);
+                best = s.mul(scale, sumqx);
+                continue;
+            }
+            let better = s.both(positive, s.gt(s.mul(sumqx, sumqx), s.mul(best, sumq2)));
+            scale = s.select(better, this_scale, scale);
+            best = s.select(better, s.mul(this_scale, sumqx), best);
+        }
     }
     s.select(s.lt(amax, s.splat(EPS)), zero, scale)
 }
