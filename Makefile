@@ -102,7 +102,7 @@ wheel: $(VENV)/.tools-build $(VENV)/.tools-wheel ## Build the release wheel and 
 
 docs: $(VENV)/.built $(VENV)/.tools-docs ## Build the documentation site into site/ and the crates' into target/doc.
 	$(BIN)/python tools/make_docs.py --check
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	RUSTDOCFLAGS="-D warnings" cargo doc $(CRATES) --no-deps --locked --quiet
 
 docs-update: $(VENV)/.built ## Rewrite the generated parts of README.md and docs/.
