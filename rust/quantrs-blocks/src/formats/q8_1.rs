@@ -2,6 +2,7 @@
 
 use crate::along::{BLOCK_LEN, GROUP, abs_max, abs_max_along, decode_i8, decode_i8_ref, group_scales, inverse};
 use crate::format::Rows;
+use crate::lanes::MAX_LANES;
 use crate::pack::{get_f16, put_f16};
 use quantrs_simd::{Level, Simd, dispatch, round_half_away, trunc_i32};
 
@@ -23,15 +24,9 @@ pub(crate) fn quantize_ref(rows: Rows<'_>, out: &mut [u8]) {
         for (q, x) in out[4..].iter_mut().zip(x) {
             *q = trunc_i32(round_half_away(x * id)) as u8;
         }
-        put_sum(out, d);
+        let sum: i32 = out[4..].iter().map(|&q| i32::from(q as i8)).sum();
+        put_f16(&mut out[2..], sum as f32 * d);
     }
-}
-
-/// Write s from the levels.
-#[inline(always)]
-fn put_sum(block: &mut [u8], d: f32) {
-    let sum: i32 = block[4..].iter().map(|&q| i32::from(q as i8)).sum();
-    put_f16(&mut block[2..], sum as f32 * d);
 }
 
 /// As [`quantize_ref`], along the blocks.
@@ -50,10 +45,16 @@ fn quantize_lanes<S: Simd>(s: S, rows: Rows<'_>, out: &mut [u8]) {
         for (b, (x, out)) in x.chunks_exact(BLOCK_LEN).zip(out.chunks_exact_mut(BLOCK_BYTES)).enumerate() {
             out[..2].copy_from_slice(&scales.f16[b]);
             let id = s.splat(scales.inverse[b]);
+            let mut sum = s.isplat(0);
             for (x, q) in x.chunks_exact(S::LANES).zip(out[4..].chunks_exact_mut(S::LANES)) {
                 s.store_bytes(s.round_half_away(s.mul(s.load(x), id)), q);
+                // Of what was stored: where 1/d is infinite, the integers are not in the range of i8.
+                sum = s.iadd(sum, s.load_i8(q));
             }
-            put_sum(out, max[b] / 127.0);
+            let mut sums = [0; MAX_LANES];
+            s.istore(sum, &mut sums);
+            let sum: i32 = sums.iter().sum();
+            put_f16(&mut out[2..], sum as f32 * (max[b] / 127.0));
         }
     }
 }
