@@ -13,6 +13,12 @@ impl Lanes4 {
     }
 }
 
+/// Not `array::map`: that is not always inlined, and then costs a call per lane.
+#[inline(always)]
+fn map1<A: Copy, R>(a: [A; 4], f: impl Fn(A) -> R) -> [R; 4] {
+    [f(a[0]), f(a[1]), f(a[2]), f(a[3])]
+}
+
 #[inline(always)]
 fn map2<A: Copy, B: Copy, R>(a: [A; 4], b: [B; 4], f: impl Fn(A, B) -> R) -> [R; 4] {
     [f(a[0], b[0]), f(a[1], b[1]), f(a[2], b[2]), f(a[3], b[3])]
@@ -38,11 +44,12 @@ fn trunc(a: [f32; 4]) -> [i32; 4] {
 #[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
 fn trunc(a: [f32; 4]) -> [i32; 4] {
-    a.map(crate::trunc_i32)
+    map1(a, crate::trunc_i32)
 }
 
 impl Simd for Lanes4 {
     const LANES: usize = 4;
+    const TILE: usize = 4;
     type F = [f32; 4];
     type I = [i32; 4];
     type M = [i32; 4];
@@ -81,11 +88,11 @@ impl Simd for Lanes4 {
     }
     #[inline(always)]
     fn sqrt(self, a: [f32; 4]) -> [f32; 4] {
-        a.map(f32::sqrt)
+        map1(a, f32::sqrt)
     }
     #[inline(always)]
     fn abs(self, a: [f32; 4]) -> [f32; 4] {
-        a.map(f32::abs)
+        map1(a, f32::abs)
     }
     #[inline(always)]
     fn lt(self, a: [f32; 4], b: [f32; 4]) -> [i32; 4] {
@@ -105,7 +112,7 @@ impl Simd for Lanes4 {
     }
     #[inline(always)]
     fn select(self, m: [i32; 4], a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
-        self.iselect(m, a.map(|x| x.to_bits() as i32), b.map(|x| x.to_bits() as i32)).map(|x| f32::from_bits(x as u32))
+        self.from_bits(self.iselect(m, self.to_bits(a), self.to_bits(b)))
     }
     #[inline(always)]
     fn isplat(self, v: i32) -> [i32; 4] {
@@ -149,19 +156,19 @@ impl Simd for Lanes4 {
     }
     #[inline(always)]
     fn iselect(self, m: [i32; 4], a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
-        [0, 1, 2, 3].map(|i| (m[i] & a[i]) | (!m[i] & b[i]))
+        map1([0, 1, 2, 3], |i| (m[i] & a[i]) | (!m[i] & b[i]))
     }
     #[inline(always)]
     fn to_bits(self, a: [f32; 4]) -> [i32; 4] {
-        a.map(|x| x.to_bits() as i32)
+        map1(a, |x| x.to_bits() as i32)
     }
     #[inline(always)]
     fn from_bits(self, a: [i32; 4]) -> [f32; 4] {
-        a.map(|x| f32::from_bits(x as u32))
+        map1(a, |x| f32::from_bits(x as u32))
     }
     #[inline(always)]
     fn to_f32(self, a: [i32; 4]) -> [f32; 4] {
-        a.map(|x| x as f32)
+        map1(a, |x| x as f32)
     }
     #[inline(always)]
     fn trunc(self, a: [f32; 4]) -> [i32; 4] {
@@ -203,7 +210,7 @@ impl Simd for Lanes4 {
     }
     #[inline(always)]
     fn ishl(self, a: [i32; 4], n: u32) -> [i32; 4] {
-        a.map(|x| x << n)
+        map1(a, |x| x << n)
     }
     #[inline(always)]
     fn bitmask(self, m: [i32; 4]) -> u32 {
@@ -212,34 +219,41 @@ impl Simd for Lanes4 {
     }
     #[inline(always)]
     fn store_bytes(self, a: [i32; 4], out: &mut [u8]) {
-        out[..4].copy_from_slice(&a.map(|x| x as u8));
+        out[..4].copy_from_slice(&map1(a, |x| x as u8));
     }
     #[inline(always)]
     fn load_f16(self, x: &[u8]) -> [f32; 4] {
         let x: &[u8; 8] = x[..8].try_into().expect("eight bytes");
-        [0, 2, 4, 6].map(|i| f16_value(u16::from_le_bytes([x[i], x[i + 1]])))
+        map1([0, 2, 4, 6], |i| f16_value(u16::from_le_bytes([x[i], x[i + 1]])))
     }
     #[inline(always)]
     fn store_f16(self, a: [f32; 4], out: &mut [u8]) {
-        let bits = a.map(f16_bits);
+        let bits = map1(a, f16_bits);
         for (out, bits) in out[..8].chunks_exact_mut(2).zip(bits) {
             out.copy_from_slice(&bits.to_le_bytes());
         }
     }
     #[inline(always)]
+    fn load_tile<'a>(self, row: impl Fn(usize) -> &'a [f32], out: &mut [[f32; 4]]) {
+        let rows = map1([0, 1, 2, 3], |j| self.load(row(j)));
+        for (i, out) in out[..4].iter_mut().enumerate() {
+            *out = map1(rows, |row| row[i]);
+        }
+    }
+    #[inline(always)]
     fn lookup32(self, table: &[f32; 32], i: [i32; 4]) -> [f32; 4] {
-        i.map(|i| table[(i & 31) as usize])
+        map1(i, |i| table[(i & 31) as usize])
     }
     #[inline(always)]
     fn ishr(self, a: [i32; 4], n: u32) -> [i32; 4] {
-        a.map(|x| (x as u32 >> n) as i32)
+        map1(a, |x| (x as u32 >> n) as i32)
     }
     #[inline(always)]
     fn load_u8(self, x: &[u8]) -> [i32; 4] {
-        [x[0], x[1], x[2], x[3]].map(i32::from)
+        map1([x[0], x[1], x[2], x[3]], i32::from)
     }
     #[inline(always)]
     fn load_i8(self, x: &[u8]) -> [i32; 4] {
-        [x[0], x[1], x[2], x[3]].map(|x| i32::from(x as i8))
+        map1([x[0], x[1], x[2], x[3]], |x| i32::from(x as i8))
     }
 }
