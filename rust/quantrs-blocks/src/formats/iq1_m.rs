@@ -1,11 +1,10 @@
 //! IQ1_M: groups of eight from a ternary grid of 2048 points; a shift per group and a three-bit scale per 16.
 
-use super::iq1_s::put_shifted;
+use super::grid::{self, Unpacked};
+use super::iq1_s::shifted;
 use crate::pack::get_f16;
-use crate::tables::IQ1S;
 use quantrs_simd::Level;
 
-const BLOCK_LEN: usize = 256;
 const BLOCK_BYTES: usize = 56;
 /// Where the high bits and the scales lie.
 const QH: usize = 32;
@@ -18,22 +17,23 @@ const SCALES: usize = 48;
 /// Exact     values equal `dequantize_row_iq1_m`, ggml 0.25.3
 /// Source    ggml `src/ggml-quants.c` at llama.cpp 0c1e57098
 pub(crate) fn dequantize(level: Level, packed: &[u8], out: &mut [f32]) {
-    level.run(
-        #[inline(always)]
-        || {
-            for (b, out) in packed.chunks_exact(BLOCK_BYTES).zip(out.chunks_exact_mut(BLOCK_LEN)) {
-                let s: &[u8] = &b[SCALES..];
-                let d = get_f16(&[s[1] >> 4 | (s[3] & 0xf0), s[5] >> 4 | (s[7] & 0xf0)]);
-                for (t, out) in out.chunks_exact_mut(16).enumerate() {
-                    let word = u16::from_le_bytes([s[t / 4 * 2], s[t / 4 * 2 + 1]]);
-                    let scale = d * f32::from(2 * (word >> (3 * (t % 4)) & 7) + 1);
-                    let qh = usize::from(b[QH + t]);
-                    for (k, out) in out.chunks_exact_mut(8).enumerate() {
-                        let nibble = qh >> (4 * k);
-                        put_shifted(out, scale, IQ1S[usize::from(b[2 * t + k]) | (nibble & 7) << 8], nibble & 8 != 0);
-                    }
-                }
-            }
-        },
-    );
+    grid::dequantize(level, packed, BLOCK_BYTES, out, unpack);
+}
+
+#[inline(always)]
+fn unpack(b: &[u8]) -> Unpacked {
+    let b: &[u8; BLOCK_BYTES] = b.try_into().expect("one block");
+    let mut unpacked = Unpacked { groups: [0; 32], scales: [0.0; 16] };
+    let s = &b[SCALES..];
+    let d = get_f16(&[s[1] >> 4 | (s[3] & 0xf0), s[5] >> 4 | (s[7] & 0xf0)]);
+    for t in 0..16 {
+        let word = u16::from_le_bytes([s[t / 4 * 2], s[t / 4 * 2 + 1]]);
+        unpacked.scales[t] = d * f32::from(2 * (word >> (3 * (t % 4)) & 7) + 1) * 0.125;
+        for k in 0..2 {
+            let nibble = usize::from(b[QH + t]) >> (4 * k);
+            let index = usize::from(b[2 * t + k]) | (nibble & 7) << 8;
+            unpacked.groups[2 * t + k] = shifted(index, nibble & 8 != 0);
+        }
+    }
+    unpacked
 }

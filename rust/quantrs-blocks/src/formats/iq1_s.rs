@@ -1,10 +1,10 @@
 //! IQ1_S: groups of eight from a ternary grid of 2048 points; a three-bit scale and a shift per 32.
 
+use super::grid::{self, Unpacked};
 use crate::pack::get_f16;
-use crate::tables::IQ1S;
+use crate::tables::{IQ1S, add_bytes};
 use quantrs_simd::Level;
 
-const BLOCK_LEN: usize = 256;
 const BLOCK_BYTES: usize = 50;
 /// Where the high bits lie.
 const QH: usize = 34;
@@ -16,30 +16,29 @@ const QH: usize = 34;
 /// Exact     values equal `dequantize_row_iq1_s`, ggml 0.25.3
 /// Source    ggml `src/ggml-quants.c` at llama.cpp 0c1e57098
 pub(crate) fn dequantize(level: Level, packed: &[u8], out: &mut [f32]) {
-    level.run(
-        #[inline(always)]
-        || {
-            for (b, out) in packed.chunks_exact(BLOCK_BYTES).zip(out.chunks_exact_mut(BLOCK_LEN)) {
-                let d = get_f16(b);
-                let groups = b[2..QH].chunks_exact(4).zip(b[QH..].chunks_exact(2));
-                for ((qs, qh), out) in groups.zip(out.chunks_exact_mut(32)) {
-                    let qh = usize::from(u16::from_le_bytes([qh[0], qh[1]]));
-                    let scale = d * (2 * (qh >> 12 & 7) + 1) as f32;
-                    for (l, (q, out)) in qs.iter().zip(out.chunks_exact_mut(8)).enumerate() {
-                        put_shifted(out, scale, IQ1S[usize::from(*q) | (qh >> (3 * l) & 7) << 8], qh >> 15 != 0);
-                    }
-                }
-            }
-        },
-    );
+    grid::dequantize(level, packed, BLOCK_BYTES, out, unpack);
 }
 
-/// Eight values of IQ1_S or IQ1_M: `scale * (digit - 1 +- 0.125)`; the sum is exact.
 #[inline(always)]
-pub(super) fn put_shifted(out: &mut [f32], scale: f32, digits: [u8; 8], down: bool) {
-    let out: &mut [f32; 8] = out.try_into().expect("8 values");
-    let offset = if down { -1.125 } else { -0.875 };
-    for (out, digit) in out.iter_mut().zip(digits) {
-        *out = scale * (f32::from(digit) + offset);
+fn unpack(b: &[u8]) -> Unpacked {
+    let b: &[u8; BLOCK_BYTES] = b.try_into().expect("one block");
+    let mut unpacked = Unpacked { groups: [0; 32], scales: [0.0; 16] };
+    let d = get_f16(b);
+    for (i, qh) in b[QH..].chunks_exact(2).enumerate() {
+        let qh = usize::from(u16::from_le_bytes([qh[0], qh[1]]));
+        unpacked.scales[2 * i..][..2].fill(d * (2 * (qh >> 12 & 7) + 1) as f32 * 0.125);
+        for l in 0..4 {
+            let index = usize::from(b[2 + 4 * i + l]) | (qh >> (3 * l) & 7) << 8;
+            unpacked.groups[4 * i + l] = shifted(index, qh >> 15 != 0);
+        }
     }
+    unpacked
+}
+
+/// Point `index`, times eight and shifted; scales are divided by eight to match, which is exact for any multiple of an f16.
+#[inline(always)]
+pub(super) fn shifted(index: usize, down: bool) -> u64 {
+    /// -2 in every byte: from +1/8 to -1/8.
+    const DOWN: u64 = 0xfefe_fefe_fefe_fefe;
+    add_bytes(IQ1S[index], if down { DOWN } else { 0 })
 }

@@ -1,10 +1,10 @@
 //! IQ2_S: groups of eight from a grid of 1024 points, all eight signs, a four-bit scale per 16.
 
+use super::grid::{self, Unpacked};
 use crate::pack::get_f16;
-use crate::tables::{IQ2S, put_signed};
+use crate::tables::{IQ2S, SIGN_MASKS, negate};
 use quantrs_simd::Level;
 
-const BLOCK_LEN: usize = 256;
 const BLOCK_BYTES: usize = 82;
 /// Where the fields after `d` and the low index bytes lie.
 const SIGNS: usize = 34;
@@ -18,21 +18,21 @@ const SCALES: usize = 74;
 /// Exact     values equal `dequantize_row_iq2_s`, ggml 0.25.3
 /// Source    ggml `src/ggml-quants.c` at llama.cpp 0c1e57098
 pub(crate) fn dequantize(level: Level, packed: &[u8], out: &mut [f32]) {
-    level.run(
-        #[inline(always)]
-        || {
-            for (b, out) in packed.chunks_exact(BLOCK_BYTES).zip(out.chunks_exact_mut(BLOCK_LEN)) {
-                let d = get_f16(b);
-                for (i, out) in out.chunks_exact_mut(32).enumerate() {
-                    let (low, signs): (&[u8], &[u8]) = (&b[2 + 4 * i..][..4], &b[SIGNS + 4 * i..][..4]);
-                    let (high, scale) = (usize::from(b[QH + i]), b[SCALES + i]);
-                    let scales = [scale & 15, scale >> 4].map(|s| d * (0.5 + f32::from(s)) * 0.25);
-                    for (l, out) in out.chunks_exact_mut(8).enumerate() {
-                        let index = usize::from(low[l]) | (high >> (2 * l) & 3) << 8;
-                        put_signed(out, scales[l / 2], IQ2S[index], signs[l]);
-                    }
-                }
-            }
-        },
-    );
+    grid::dequantize(level, packed, BLOCK_BYTES, out, unpack);
+}
+
+#[inline(always)]
+fn unpack(b: &[u8]) -> Unpacked {
+    let b: &[u8; BLOCK_BYTES] = b.try_into().expect("one block");
+    let mut unpacked = Unpacked { groups: [0; 32], scales: [0.0; 16] };
+    let d = get_f16(b);
+    for (i, scale) in b[SCALES..].iter().enumerate() {
+        unpacked.scales[2 * i] = d * (0.5 + f32::from(scale & 15)) * 0.25;
+        unpacked.scales[2 * i + 1] = d * (0.5 + f32::from(scale >> 4)) * 0.25;
+    }
+    for (i, group) in unpacked.groups.iter_mut().enumerate() {
+        let high = usize::from(b[QH + i / 4]) >> (2 * (i % 4)) & 3;
+        *group = negate(IQ2S[usize::from(b[2 + i]) | high << 8], SIGN_MASKS[usize::from(b[SIGNS + i])]);
+    }
+    unpacked
 }

@@ -1,10 +1,10 @@
 //! IQ2_XS: groups of eight from a grid of 512 points, seven-bit sign codes, a four-bit scale per 16.
 
+use super::grid::{self, Unpacked};
 use crate::pack::get_f16;
-use crate::tables::{EVEN_SIGNS, IQ2XS, put_signed};
+use crate::tables::{EVEN_SIGN_MASKS, IQ2XS, negate};
 use quantrs_simd::Level;
 
-const BLOCK_LEN: usize = 256;
 const BLOCK_BYTES: usize = 74;
 /// Where the scales lie.
 const SCALES: usize = 66;
@@ -16,20 +16,21 @@ const SCALES: usize = 66;
 /// Exact     values equal `dequantize_row_iq2_xs`, ggml 0.25.3
 /// Source    ggml `src/ggml-quants.c` at llama.cpp 0c1e57098
 pub(crate) fn dequantize(level: Level, packed: &[u8], out: &mut [f32]) {
-    level.run(
-        #[inline(always)]
-        || {
-            for (b, out) in packed.chunks_exact(BLOCK_BYTES).zip(out.chunks_exact_mut(BLOCK_LEN)) {
-                let d = get_f16(b);
-                let groups = b[2..SCALES].chunks_exact(8).zip(&b[SCALES..]);
-                for ((qs, scale), out) in groups.zip(out.chunks_exact_mut(32)) {
-                    let scales = [scale & 15, scale >> 4].map(|s| d * (0.5 + f32::from(s)) * 0.25);
-                    for (k, (q, out)) in qs.chunks_exact(2).zip(out.chunks_exact_mut(8)).enumerate() {
-                        let q = usize::from(u16::from_le_bytes([q[0], q[1]]));
-                        put_signed(out, scales[k / 2], IQ2XS[q & 511], EVEN_SIGNS[q >> 9]);
-                    }
-                }
-            }
-        },
-    );
+    grid::dequantize(level, packed, BLOCK_BYTES, out, unpack);
+}
+
+#[inline(always)]
+fn unpack(b: &[u8]) -> Unpacked {
+    let b: &[u8; BLOCK_BYTES] = b.try_into().expect("one block");
+    let mut unpacked = Unpacked { groups: [0; 32], scales: [0.0; 16] };
+    let d = get_f16(b);
+    for (i, scale) in b[SCALES..].iter().enumerate() {
+        unpacked.scales[2 * i] = d * (0.5 + f32::from(scale & 15)) * 0.25;
+        unpacked.scales[2 * i + 1] = d * (0.5 + f32::from(scale >> 4)) * 0.25;
+    }
+    for (group, q) in unpacked.groups.iter_mut().zip(b[2..SCALES].chunks_exact(2)) {
+        let q = usize::from(u16::from_le_bytes([q[0], q[1]]));
+        *group = negate(IQ2XS[q & 511], EVEN_SIGN_MASKS[q >> 9]);
+    }
+    unpacked
 }

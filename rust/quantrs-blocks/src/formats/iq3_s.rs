@@ -1,10 +1,10 @@
 //! IQ3_S: groups of four from a grid of 512 points, all signs, a four-bit scale per 32.
 
+use super::grid::{self, Unpacked};
 use crate::pack::get_f16;
-use crate::tables::{IQ3S, put_signed};
+use crate::tables::{IQ3S, SIGN_MASKS, negate};
 use quantrs_simd::Level;
 
-const BLOCK_LEN: usize = 256;
 const BLOCK_BYTES: usize = 110;
 /// Where the fields after `d` and the low index bytes lie.
 const QH: usize = 66;
@@ -19,23 +19,23 @@ const SCALES: usize = 106;
 /// Exact     values equal `dequantize_row_iq3_s`, ggml 0.25.3
 /// Source    ggml `src/ggml-quants.c` at llama.cpp 0c1e57098
 pub(crate) fn dequantize(level: Level, packed: &[u8], out: &mut [f32]) {
-    level.run(
-        #[inline(always)]
-        || {
-            for (b, out) in packed.chunks_exact(BLOCK_BYTES).zip(out.chunks_exact_mut(BLOCK_LEN)) {
-                let d = get_f16(b);
-                for (i, out) in out.chunks_exact_mut(32).enumerate() {
-                    let (low, signs): (&[u8], &[u8]) = (&b[2 + 8 * i..][..8], &b[SIGNS + 4 * i..][..4]);
-                    let (high, s) = (usize::from(b[QH + i]), b[SCALES + i / 2] >> (4 * (i % 2)) & 15);
-                    let scale = d * f32::from(1 + 2 * s);
-                    let point = |k: usize| IQ3S[usize::from(low[k]) | (high >> k & 1) << 8];
-                    for (l, out) in out.chunks_exact_mut(8).enumerate() {
-                        let pair = [point(2 * l), point(2 * l + 1)];
-                        let values = pair.as_flattened().try_into().expect("8 values");
-                        put_signed(out, scale, values, signs[l]);
-                    }
-                }
-            }
-        },
-    );
+    grid::dequantize(level, packed, BLOCK_BYTES, out, unpack);
+}
+
+#[inline(always)]
+fn unpack(b: &[u8]) -> Unpacked {
+    let b: &[u8; BLOCK_BYTES] = b.try_into().expect("one block");
+    let mut unpacked = Unpacked { groups: [0; 32], scales: [0.0; 16] };
+    let d = get_f16(b);
+    for i in 0..8 {
+        let s = b[SCALES + i / 2] >> (4 * (i % 2)) & 15;
+        unpacked.scales[2 * i..][..2].fill(d * f32::from(1 + 2 * s));
+        let high = usize::from(b[QH + i]);
+        let point = |k: usize| u64::from(IQ3S[usize::from(b[2 + 8 * i + k]) | (high >> k & 1) << 8]);
+        for l in 0..4 {
+            let mask = SIGN_MASKS[usize::from(b[SIGNS + 4 * i + l])];
+            unpacked.groups[4 * i + l] = negate(point(2 * l) | point(2 * l + 1) << 32, mask);
+        }
+    }
+    unpacked
 }
