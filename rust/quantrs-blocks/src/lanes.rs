@@ -8,6 +8,17 @@ pub(crate) const MAX_LANES: usize = 64;
 /// The first `N` values of `S::LANES` slices, one slice per lane.
 #[inline(always)]
 pub(crate) fn load_lanes<'a, S: Simd, const N: usize>(s: S, lane: impl Fn(usize) -> &'a [f32]) -> [S::F; N] {
+    let mut vectors = [s.splat(0.0); N];
+    if N % S::TILE == 0 {
+        for (i, tile) in vectors.chunks_exact_mut(S::TILE).enumerate() {
+            s.load_tile(
+                #[inline(always)]
+                |j| &lane(j)[i * S::TILE..],
+                tile,
+            );
+        }
+        return vectors;
+    }
     let mut columns = [[0.0f32; MAX_LANES]; N];
     for j in 0..S::LANES {
         let x = &lane(j)[..N];
@@ -15,8 +26,6 @@ pub(crate) fn load_lanes<'a, S: Simd, const N: usize>(s: S, lane: impl Fn(usize)
             columns[i][j] = x[i];
         }
     }
-    // Not `from_fn`: it is not always inlined, and vector operations outside are slow.
-    let mut vectors = [s.splat(0.0); N];
     for (v, column) in vectors.iter_mut().zip(&columns) {
         *v = s.load(column);
     }
@@ -68,4 +77,31 @@ pub(crate) fn sums_of_squares<S: Simd>(s: S, x: &[f32], block_len: usize, sums: 
 /// Sum of squares in index order with one accumulator.
 pub(crate) fn sum_of_squares_ref(x: &[f32]) -> f32 {
     x.iter().fold(0.0, |sum, v| sum + v * v)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quantrs_simd::{Level, Twice, dispatch};
+
+    fn check<S: Simd, const N: usize>(s: S) {
+        let x: Vec<f32> = (0..S::LANES * N).map(|i| i as f32).collect();
+        let vectors = load_lanes::<S, N>(s, |j| &x[j * N..]);
+        for j in 0..S::LANES {
+            assert_eq!(get_lane(s, &vectors, j), x[j * N..][..N], "lane {j} of {}", S::LANES);
+        }
+    }
+
+    #[test]
+    fn lanes_hold_the_slices_they_were_loaded_from() {
+        for level in Level::all() {
+            dispatch!(level, s => {
+                check::<_, 1>(s);
+                check::<_, 8>(Twice(s));
+                check::<_, 16>(s);
+                check::<_, 16>(Twice(Twice(s)));
+                check::<_, 32>(Twice(s));
+            }, scalar => ());
+        }
+    }
 }

@@ -27,6 +27,7 @@ macro_rules! intrinsics {
 
 impl Simd for Avx2 {
     const LANES: usize = 8;
+    const TILE: usize = 8;
     type F = __m256;
     type I = __m256i;
     type M = __m256;
@@ -119,6 +120,39 @@ impl Simd for Avx2 {
         assert!(out.len() >= 16);
         // SAFETY: the assertion above; features as in `intrinsics`.
         unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(a)) }
+    }
+    #[inline(always)]
+    fn load_tile<'a>(self, row: impl Fn(usize) -> &'a [f32], out: &mut [__m256]) {
+        let mut r = [self.splat(0.0); 8];
+        for (j, r) in r.iter_mut().enumerate() {
+            *r = self.load(row(j));
+        }
+        // SAFETY: features as in `intrinsics`; no memory is touched.
+        unsafe {
+            for pair in r.chunks_exact_mut(2) {
+                (pair[0], pair[1]) = (_mm256_unpacklo_ps(pair[0], pair[1]), _mm256_unpackhi_ps(pair[0], pair[1]));
+            }
+            // Elements i and i + 4 of rows 4h..4h + 4 are now in r[4h + i / 2 % 2] and r[4h + 2 + i / 2 % 2].
+            let mut quads = [r[0]; 8];
+            for h in 0..2 {
+                for k in 0..2 {
+                    let (a, b) = (_mm256_castps_pd(r[4 * h + k]), _mm256_castps_pd(r[4 * h + 2 + k]));
+                    quads[4 * h + 2 * k] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, b));
+                    quads[4 * h + 2 * k + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, b));
+                }
+            }
+            let (low, high) = out[..8].split_at_mut(4);
+            for i in 0..4 {
+                low[i] = _mm256_permute2f128_ps::<0x20>(quads[i], quads[4 + i]);
+                high[i] = _mm256_permute2f128_ps::<0x31>(quads[i], quads[4 + i]);
+            }
+        }
+    }
+    #[inline(always)]
+    fn nearest_clamped_in_range(self, v: __m256, lo: i32, hi: i32) -> __m256 {
+        // SAFETY: features as in `intrinsics`; no memory is touched.
+        let rounded = unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v) };
+        self.min(self.max(rounded, self.splat(lo as f32)), self.splat(hi as f32))
     }
     #[inline(always)]
     fn lookup32(self, table: &[f32; 32], i: __m256i) -> __m256 {

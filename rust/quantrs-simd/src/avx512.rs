@@ -32,6 +32,7 @@ macro_rules! intrinsics {
 
 impl Simd for Avx512 {
     const LANES: usize = 16;
+    const TILE: usize = 16;
     type F = __m512;
     type I = __m512i;
     type M = __mmask16;
@@ -104,6 +105,46 @@ impl Simd for Avx512 {
         assert!(out.len() >= 32);
         // SAFETY: the assertion above; features as in `intrinsics`.
         unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(a)) }
+    }
+    #[inline(always)]
+    fn load_tile<'a>(self, row: impl Fn(usize) -> &'a [f32], out: &mut [__m512]) {
+        let mut r = [self.splat(0.0); 16];
+        for (j, r) in r.iter_mut().enumerate() {
+            *r = self.load(row(j));
+        }
+        // SAFETY: features as in `intrinsics`; no memory is touched.
+        unsafe {
+            for pair in r.chunks_exact_mut(2) {
+                (pair[0], pair[1]) = (_mm512_unpacklo_ps(pair[0], pair[1]), _mm512_unpackhi_ps(pair[0], pair[1]));
+            }
+            // quads[4h + i]: elements i, i + 4, i + 8, i + 12 of rows 4h..4h + 4.
+            let mut quads = [r[0]; 16];
+            for h in 0..4 {
+                for k in 0..2 {
+                    let (a, b) = (_mm512_castps_pd(r[4 * h + k]), _mm512_castps_pd(r[4 * h + 2 + k]));
+                    quads[4 * h + 2 * k] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+                    quads[4 * h + 2 * k + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+                }
+            }
+            let out = &mut out[..16];
+            for i in 0..4 {
+                // Quarters 0 and 2, then 1 and 3, of rows 0..8 and of rows 8..16.
+                let even_low = _mm512_shuffle_f32x4::<0x88>(quads[i], quads[4 + i]);
+                let odd_low = _mm512_shuffle_f32x4::<0xdd>(quads[i], quads[4 + i]);
+                let even_high = _mm512_shuffle_f32x4::<0x88>(quads[8 + i], quads[12 + i]);
+                let odd_high = _mm512_shuffle_f32x4::<0xdd>(quads[8 + i], quads[12 + i]);
+                out[i] = _mm512_shuffle_f32x4::<0x88>(even_low, even_high);
+                out[i + 4] = _mm512_shuffle_f32x4::<0x88>(odd_low, odd_high);
+                out[i + 8] = _mm512_shuffle_f32x4::<0xdd>(even_low, even_high);
+                out[i + 12] = _mm512_shuffle_f32x4::<0xdd>(odd_low, odd_high);
+            }
+        }
+    }
+    #[inline(always)]
+    fn nearest_clamped_in_range(self, v: __m512, lo: i32, hi: i32) -> __m512 {
+        // SAFETY: features as in `intrinsics`; no memory is touched.
+        let rounded = unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v) };
+        self.min(self.max(rounded, self.splat(lo as f32)), self.splat(hi as f32))
     }
     #[inline(always)]
     fn lookup32(self, table: &[f32; 32], i: __m512i) -> __m512 {

@@ -8,6 +8,9 @@ use crate::Simd;
 #[derive(Clone, Copy, Debug)]
 pub struct Twice<S>(pub S);
 
+/// The largest [`Simd::TILE`].
+const MAX_TILE: usize = 16;
+
 /// A method of the trait that maps lanes to lanes.
 macro_rules! per_lane {
     ($($method:ident($($arg:ident: $t:ident),*) -> $r:ident;)*) => {$(
@@ -20,6 +23,7 @@ macro_rules! per_lane {
 
 impl<S: Simd> Simd for Twice<S> {
     const LANES: usize = 2 * S::LANES;
+    const TILE: usize = S::TILE;
     type F = (S::F, S::F);
     type I = (S::I, S::I);
     type M = (S::M, S::M);
@@ -131,6 +135,23 @@ impl<S: Simd> Simd for Twice<S> {
     fn store_f16(self, a: Self::F, out: &mut [u8]) {
         self.0.store_f16(a.0, out);
         self.0.store_f16(a.1, &mut out[2 * S::LANES..]);
+    }
+    #[inline(always)]
+    fn load_tile<'a>(self, row: impl Fn(usize) -> &'a [f32], out: &mut [Self::F]) {
+        let mut halves = [[self.0.splat(0.0); MAX_TILE]; 2];
+        self.0.load_tile(
+            #[inline(always)]
+            |j| row(j),
+            &mut halves[0],
+        );
+        self.0.load_tile(
+            #[inline(always)]
+            |j| row(j + S::LANES),
+            &mut halves[1],
+        );
+        for (i, out) in out[..S::TILE].iter_mut().enumerate() {
+            *out = (halves[0][i], halves[1][i]);
+        }
     }
     #[inline(always)]
     fn lookup32(self, table: &[f32; 32], i: Self::I) -> Self::F {

@@ -7,6 +7,8 @@
 pub trait Simd: Copy + Send + Sync + 'static {
     /// Number of lanes: 4, 8 or 16, or twice or four times that.
     const LANES: usize;
+    /// Vectors that [`load_tile`](Simd::load_tile) fills: the lanes of one hardware register.
+    const TILE: usize;
     /// `LANES` f32.
     type F: Copy;
     /// `LANES` i32.
@@ -128,6 +130,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Rounded to f16 as [`f16_bits`](crate::f16_bits), little-endian, to the first `2 * LANES` bytes of `out`. Panics when
     /// there are fewer. No lane is NaN.
     fn store_f16(self, a: Self::F, out: &mut [u8]);
+    /// Transpose: lane j of `out[i]` becomes `row(j)[i]`, for i in `0..TILE`. Panics when a row or `out` is shorter than `TILE`.
+    fn load_tile<'a>(self, row: impl Fn(usize) -> &'a [f32], out: &mut [Self::F]);
     /// `table[i & 31]`
     fn lookup32(self, table: &[f32; 32], i: Self::I) -> Self::F;
 
@@ -160,7 +164,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
         self.sub(self.from_bits(self.ior(clamped, self.isplat(0x4b00_0000))), self.splat(12_582_912.0))
     }
 
-    /// As [`nearest_clamped`](Simd::nearest_clamped) where |v| < 2^22, and some value in `lo..=hi` for other v: two operations less.
+    /// As [`nearest_clamped`](Simd::nearest_clamped) where |v| < 2^22, and some value in `lo..=hi` for other v: fewer operations.
+    /// A zero may be negative.
     #[inline(always)]
     fn nearest_clamped_in_range(self, v: Self::F, lo: i32, hi: i32) -> Self::F {
         const MAGIC: f32 = 12_582_912.0;
