@@ -1,0 +1,21 @@
+//! Matrix products of packed weights, and the thread pool they run on.
+//!
+//! Weights stay as they lie in the file. [`Activations`] are packed once per input and used by several matrices; [`matmul`]
+//! unpacks a panel of weight rows into bytes and multiplies it with all columns in integers, or decodes it to float32 where the
+//! weights are floats or exactness was asked for. Results never depend on the number of threads.
+
+mod activations;
+mod disjoint;
+mod error;
+mod matmul;
+mod matmul_i8;
+mod matrix;
+mod pool;
+
+pub use activations::{Activations, Precision};
+pub use disjoint::Disjoint;
+pub use error::KernelError;
+pub use matmul::matmul;
+pub use matmul_i8::matmul_i8;
+pub use matrix::Matrix;
+pub use pool::Pool;
