@@ -5,6 +5,8 @@ mod minmax;
 mod pos;
 mod q3iter;
 mod sym;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use iq4::{VALUES as IQ4_VALUES, iq4, iq4_ref, nearest_level, nearest_level_ref};
 pub(crate) use minmax::{MinMax, MinMaxFit, minmax, minmax_ref};
