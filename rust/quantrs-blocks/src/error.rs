@@ -27,7 +27,9 @@ pub enum BlockError {
         value: f32,
     },
     /// A value whose square overflows float32, which the scale search would lose silently.
-    #[error("{place}: {value:e} is too large for {format} (limit 2^62 = 4.6e18: its square overflows float32); use bf16 or f32 for this tensor")]
+    #[error(
+        "{place}: {value:e} is too large for {format} (limit 2^62 = 4.6e18: its square overflows float32); use bf16 or f32 for this tensor"
+    )]
     TooLarge {
         /// Where.
         place: Place,
@@ -37,7 +39,9 @@ pub enum BlockError {
         format: &'static str,
     },
     /// The block's scale, or the value itself for f16 and bf16, becomes infinite in the stored width.
-    #[error("{place}: the block's values (largest magnitude {largest:e}) need a scale that {format} cannot hold; use bf16 or f32 for this tensor")]
+    #[error(
+        "{place}: the block's values (largest magnitude {largest:e}) need a scale that {format} cannot hold; use bf16 or f32 for this tensor"
+    )]
     ScaleOverflow {
         /// First column of the block.
         place: Place,
@@ -61,7 +65,9 @@ pub enum BlockError {
         format: &'static str,
     },
     /// Row length is not a multiple of the block length.
-    #[error("a row of {n_cols} values is not a multiple of {block_len} ({format} block); use a format with a smaller block, such as q8_0 (32) or f16 (1)")]
+    #[error(
+        "a row of {n_cols} values is not a multiple of {block_len} ({format} block); use a format with a smaller block, such as q8_0 (32) or f16 (1)"
+    )]
     RowLength {
         /// Values per row.
         n_cols: usize,

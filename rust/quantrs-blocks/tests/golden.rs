@@ -98,7 +98,10 @@ fn check_bytes(format: &'static BlockFormat) -> usize {
                     let mut one = vec![0x5a; row_bytes];
                     quantize(Rows { x: &x[r * n_cols..(r + 1) * n_cols], n_cols, importance }, &mut one);
                     for (how, got) in [("among all rows", &all[range.clone()]), ("alone", &one[..])] {
-                        let bad = got.chunks(format.block_bytes).zip(want[range.clone()].chunks(format.block_bytes)).position(|(a, b)| a != b);
+                        let bad = got
+                            .chunks(format.block_bytes)
+                            .zip(want[range.clone()].chunks(format.block_bytes))
+                            .position(|(a, b)| a != b);
                         if let Some(b) = bad {
                             let at = b * format.block_bytes..(b + 1) * format.block_bytes;
                             panic!(
@@ -128,7 +131,8 @@ fn check_values(format: &'static BlockFormat) -> usize {
         for level in Level::all() {
             let mut got = vec![-1.0f32; want.len()];
             dequantize(level, &packed, &mut got);
-            let bad = got.iter().zip(&want).position(|(a, b)| a.to_bits() != b.to_bits() && !(a.is_nan() && b.is_nan()));
+            let bad =
+                got.iter().zip(&want).position(|(a, b)| a.to_bits() != b.to_bits() && !(a.is_nan() && b.is_nan()));
             if let Some(i) = bad {
                 panic!("{} {key} at {}: value {i} is {}, expected {}", format.name, level.name(), got[i], want[i]);
             }
