@@ -9,7 +9,7 @@ pub(crate) const MAX_LANES: usize = 64;
 #[inline(always)]
 pub(crate) fn load_lanes<'a, S: Simd, const N: usize>(s: S, lane: impl Fn(usize) -> &'a [f32]) -> [S::F; N] {
     let mut vectors = [s.splat(0.0); N];
-    if N % S::TILE == 0 {
+    if N.is_multiple_of(S::TILE) {
         for (i, tile) in vectors.chunks_exact_mut(S::TILE).enumerate() {
             s.load_tile(
                 #[inline(always)]
@@ -21,9 +21,8 @@ pub(crate) fn load_lanes<'a, S: Simd, const N: usize>(s: S, lane: impl Fn(usize)
     }
     let mut columns = [[0.0f32; MAX_LANES]; N];
     for j in 0..S::LANES {
-        let x = &lane(j)[..N];
-        for i in 0..N {
-            columns[i][j] = x[i];
+        for (column, &x) in columns.iter_mut().zip(&lane(j)[..N]) {
+            column[j] = x;
         }
     }
     for (v, column) in vectors.iter_mut().zip(&columns) {
