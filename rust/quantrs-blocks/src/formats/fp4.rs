@@ -3,6 +3,8 @@
 //! A code is a sign and a magnitude of 0, 0.5, 1, 1.5, 2, 3, 4 or 6. Both formats keep twice these as integers and halve the
 //! scale instead.
 
+use quantrs_simd::Simd;
+
 /// Twice the value of each code. Code 8 is -0, which no quantizer writes.
 pub(crate) const DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
@@ -15,43 +17,57 @@ pub(crate) fn nearest_ref(x: f32, scale: f32) -> u8 {
     (1..16).fold(0, |best, code| if error(code) < error(best) { code } else { best }) as u8
 }
 
-/// [`nearest_ref`] of 16 values by comparison with the midpoints. `scale` is a number of at most 8 significant bits, so that
-/// products are exact, and positive unless all x are 0; |x| <= 2^16 * scale.
-///
-/// Equal because the two errors that decide are exact: for neighbours a <= |x| <= b both |x| - a and b - |x| are differences of
-/// floats within a factor of two (Sterbenz); beside a = 0 the larger error may round, never across the smaller. A midpoint
-/// goes to the smaller magnitude, which has the lower code, and 0 comes before -0. Above the largest magnitude errors are
-/// rounded, but 4 * scale apart.
-#[inline(always)]
-pub(crate) fn nearest_16(x: &[f32], scale: f32) -> [u8; 16] {
-    let limits = MIDPOINTS.map(|m| m * scale);
-    let x: &[f32; 16] = x.try_into().expect("16 values");
-    let mut codes = [0u8; 16];
-    for (code, x) in codes.iter_mut().zip(x) {
-        let magnitude = limits.iter().fold(0, |n, &limit| n + i32::from(x.abs() > limit));
-        let sign = if *x < -limits[0] { 8 } else { 0 };
-        *code = (magnitude | sign) as u8;
+/// [`DOUBLED`] as floats, for every index of five bits.
+pub(crate) static DOUBLED_F32: [f32; 32] = {
+    let mut values = [0.0; 32];
+    let mut i = 0;
+    while i < 32 {
+        values[i] = DOUBLED[i % 16] as f32;
+        i += 1;
     }
-    codes
-}
+    values
+};
 
-/// [`DOUBLED`] by arithmetic, which vectorizes on bytes: the magnitudes grow by one up to 4, by two up to 8, then by four.
-#[inline(always)]
-pub(crate) fn doubled(code: u8) -> i8 {
-    let m = code & 7;
-    let magnitude = (m + m.saturating_sub(4) + 2 * m.saturating_sub(6)) as i8;
-    if code & 8 != 0 { -magnitude } else { magnitude }
+/// What separates the codes under one scale: the midpoints of neighbouring magnitudes.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits<S: Simd>([S::F; 7]);
+
+impl<S: Simd> Limits<S> {
+    /// `scale` is a number of at most 8 significant bits, so that the products are exact.
+    #[inline(always)]
+    pub(crate) fn new(s: S, scale: f32) -> Self {
+        let mut limits = [s.splat(0.0); 7];
+        for (limit, midpoint) in limits.iter_mut().zip(MIDPOINTS) {
+            *limit = s.splat(midpoint * scale);
+        }
+        Limits(limits)
+    }
+
+    /// [`nearest_ref`] of each lane. The scale is positive unless all x are 0; |x| <= 2^16 * scale.
+    ///
+    /// Equal because the two errors that decide are exact: for neighbours a <= |x| <= b both |x| - a and b - |x| are
+    /// differences of floats within a factor of two (Sterbenz); beside a = 0 the larger error may round, never across the
+    /// smaller. A midpoint goes to the smaller magnitude, which has the lower code, and 0 comes before -0. Above the largest
+    /// magnitude errors are rounded, but 4 * scale apart.
+    #[inline(always)]
+    pub(crate) fn nearest(&self, s: S, x: S::F) -> S::I {
+        let (zero, one) = (s.isplat(0), s.isplat(1));
+        let magnitude = s.abs(x);
+        let mut code = s.iselect(s.lt(x, s.neg(self.0[0])), s.isplat(8), zero);
+        for limit in self.0 {
+            code = s.iadd(code, s.iselect(s.lt(limit, magnitude), one, zero));
+        }
+        code
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use quantrs_simd::{Level, dispatch};
 
-    #[test]
-    fn doubled_equals_the_table_for_every_code() {
-        for code in 0..16 {
-            assert_eq!(doubled(code), DOUBLED[usize::from(code)], "code {code}");
-        }
+    fn lanes<S: Simd>(_: S) -> usize {
+        S::LANES
     }
 
     #[test]
@@ -64,7 +80,17 @@ mod tests {
                     let near = f32::from_bits((bits + i as u32 / 2).saturating_sub(3));
                     if i % 2 == 0 { near } else { -near }
                 });
-                assert_eq!(nearest_16(&x, scale), x.map(|x| nearest_ref(x, scale)), "around {m} * {scale:e}");
+                let want = x.map(|x| nearest_ref(x, scale));
+                for level in Level::all() {
+                    let mut codes = want;
+                    dispatch!(level, s => {
+                        let limits = Limits::new(s, scale);
+                        for (x, codes) in x.chunks(lanes(s)).zip(codes.chunks_mut(lanes(s))) {
+                            s.store_bytes(limits.nearest(s, s.load(x)), codes);
+                        }
+                    }, scalar => {});
+                    assert_eq!(codes, want, "around {m} * {scale:e} at {}", level.name());
+                }
             }
         }
     }

@@ -1,9 +1,9 @@
 //! MXFP4: blocks of 32 four-bit floats (E2M1) and a power-of-two scale (E8M0), as the OCP microscaling formats define.
 
-use super::fp4::{doubled, nearest_16, nearest_ref};
-use super::ternary::{largest_magnitude, largest_magnitude_ref};
+use super::fp4::{DOUBLED_F32, Limits, nearest_ref};
+use crate::along::{abs_max, abs_max_along, decode_nibbles, store_nibbles};
 use crate::format::Rows;
-use quantrs_simd::{Level, dispatch};
+use quantrs_simd::{Level, Simd, dispatch};
 
 const BLOCK_LEN: usize = 32;
 const BLOCK_BYTES: usize = 17;
@@ -19,7 +19,7 @@ const BLOCK_BYTES: usize = 17;
 /// Source    ggml `src/ggml-quants.c` at llama.cpp 0c1e57098; OCP Microscaling Formats (MX) Specification 1.0
 pub(crate) fn quantize_ref(rows: Rows<'_>, out: &mut [u8]) {
     for (x, out) in rows.x.chunks_exact(BLOCK_LEN).zip(out.chunks_exact_mut(BLOCK_BYTES)) {
-        let largest = largest_magnitude_ref(x);
+        let largest = abs_max(x);
         out[0] = if largest > 0.0 { exponent_code(floor_log2_ref(largest)) } else { 0 };
         let scale = half_scale(out[0]);
         for j in 0..16 {
@@ -28,22 +28,23 @@ pub(crate) fn quantize_ref(rows: Rows<'_>, out: &mut [u8]) {
     }
 }
 
-/// As [`quantize_ref`], vectorized along the block: nothing but the largest magnitude crosses elements.
+/// As [`quantize_ref`], along the block: nothing but the largest magnitude crosses elements.
 pub(crate) fn quantize(level: Level, rows: Rows<'_>, out: &mut [u8]) {
-    dispatch!(level, _s => quantize_wide(rows, out), scalar => quantize_ref(rows, out));
+    dispatch!(level, s => quantize_along(s, rows, out), scalar => quantize_ref(rows, out));
 }
 
 #[inline(always)]
-fn quantize_wide(rows: Rows<'_>, out: &mut [u8]) {
+fn quantize_along<S: Simd>(s: S, rows: Rows<'_>, out: &mut [u8]) {
     for (x, out) in rows.x.chunks_exact(BLOCK_LEN).zip(out.chunks_exact_mut(BLOCK_BYTES)) {
-        let largest = largest_magnitude(x);
-        let e = if largest > 0.0 { exponent_code(floor_log2(largest)) } else { 0 };
-        let scale = half_scale(e);
-        let (low, high) = (nearest_16(&x[..16], scale), nearest_16(&x[16..], scale));
-        out[0] = e;
-        for (byte, (low, high)) in out[1..].iter_mut().zip(low.into_iter().zip(high)) {
-            *byte = low | high << 4;
-        }
+        let largest = abs_max_along(s, x);
+        out[0] = if largest > 0.0 { exponent_code(floor_log2(largest)) } else { 0 };
+        let limits = Limits::new(s, half_scale(out[0]));
+        store_nibbles(
+            s,
+            &mut out[1..],
+            #[inline(always)]
+            |i| limits.nearest(s, s.load(&x[i..])),
+        );
     }
 }
 
@@ -78,19 +79,31 @@ fn half_scale(e: u8) -> f32 {
 
 /// Inverse of [`quantize`].
 pub(crate) fn dequantize(level: Level, packed: &[u8], out: &mut [f32]) {
-    level.run(
-        #[inline(always)]
-        || {
-            for (b, out) in packed.chunks_exact(BLOCK_BYTES).zip(out.chunks_exact_mut(BLOCK_LEN)) {
-                let scale = half_scale(b[0]);
-                let (low, high) = out.split_at_mut(16);
-                for ((q, low), high) in b[1..].iter().zip(low).zip(high) {
-                    *low = f32::from(doubled(q & 15)) * scale;
-                    *high = f32::from(doubled(q >> 4)) * scale;
-                }
-            }
-        },
-    );
+    dispatch!(level, s => dequantize_along(s, packed, out), scalar => dequantize_ref(packed, out));
+}
+
+#[inline(always)]
+fn dequantize_along<S: Simd>(s: S, packed: &[u8], out: &mut [f32]) {
+    for (b, out) in packed.chunks_exact(BLOCK_BYTES).zip(out.chunks_exact_mut(BLOCK_LEN)) {
+        let scale = s.splat(half_scale(b[0]));
+        decode_nibbles(
+            s,
+            &b[1..],
+            out,
+            #[inline(always)]
+            |q| s.mul(s.lookup32(&DOUBLED_F32, q), scale),
+        );
+    }
+}
+
+fn dequantize_ref(packed: &[u8], out: &mut [f32]) {
+    for (b, out) in packed.chunks_exact(BLOCK_BYTES).zip(out.chunks_exact_mut(BLOCK_LEN)) {
+        let scale = half_scale(b[0]);
+        for (j, q) in b[1..].iter().enumerate() {
+            out[j] = DOUBLED_F32[usize::from(q & 15)] * scale;
+            out[j + 16] = DOUBLED_F32[usize::from(q >> 4)] * scale;
+        }
+    }
 }
 
 #[cfg(test)]

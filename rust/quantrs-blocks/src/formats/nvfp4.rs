@@ -1,9 +1,9 @@
 //! NVFP4: blocks of 64 four-bit floats (E2M1), each 16 with an unsigned eight-bit float (UE4M3) as scale.
 
-use super::fp4::{doubled, nearest_16, nearest_ref};
-use super::ternary::{largest_magnitude, largest_magnitude_ref};
+use super::fp4::{DOUBLED_F32, Limits, nearest_ref};
+use crate::along::{abs_max, abs_max_along};
 use crate::format::Rows;
-use quantrs_simd::{Level, dispatch, trunc_i32};
+use quantrs_simd::{Level, Simd, dispatch, trunc_i32};
 
 const BLOCK_LEN: usize = 64;
 const BLOCK_BYTES: usize = 36;
@@ -26,7 +26,7 @@ pub(crate) fn quantize_ref(rows: Rows<'_>, out: &mut [u8]) {
     for (x, out) in rows.x.chunks_exact(BLOCK_LEN).zip(out.chunks_exact_mut(BLOCK_BYTES)) {
         let (scales, qs) = out.split_at_mut(QS);
         for ((x, scale), qs) in x.chunks_exact(SUB).zip(scales).zip(qs.chunks_exact_mut(SUB / 2)) {
-            *scale = encode_scale(largest_magnitude_ref(x) / 6.0);
+            *scale = encode_scale(abs_max(x) / 6.0);
             let half_scale = decode_half_scale(*scale);
             for j in 0..8 {
                 qs[j] = nearest_ref(x[j], half_scale) | nearest_ref(x[j + 8], half_scale) << 4;
@@ -35,32 +35,43 @@ pub(crate) fn quantize_ref(rows: Rows<'_>, out: &mut [u8]) {
     }
 }
 
-/// As [`quantize_ref`], vectorized along the sub-block: nothing but the largest magnitude crosses elements.
+/// As [`quantize_ref`], along the sub-block: nothing but the largest magnitude crosses elements.
 pub(crate) fn quantize(level: Level, rows: Rows<'_>, out: &mut [u8]) {
-    dispatch!(level, _s => quantize_wide(rows, out), scalar => quantize_ref(rows, out));
+    dispatch!(level, s => quantize_along(s, rows, out), scalar => quantize_ref(rows, out));
 }
 
 #[inline(always)]
-fn quantize_wide(rows: Rows<'_>, out: &mut [u8]) {
+fn quantize_along<S: Simd>(s: S, rows: Rows<'_>, out: &mut [u8]) {
     for (x, out) in rows.x.chunks_exact(BLOCK_LEN).zip(out.chunks_exact_mut(BLOCK_BYTES)) {
         let (scales, qs) = out.split_at_mut(QS);
         for ((x, scale), qs) in x.chunks_exact(SUB).zip(scales).zip(qs.chunks_exact_mut(SUB / 2)) {
-            let largest = largest_magnitude(x);
+            let largest = abs_max_along(s, x);
             *scale = encode_scale(largest / 6.0);
             let half_scale = decode_half_scale(*scale);
-            let q =
-                if largest <= 65536.0 * half_scale { nearest_16(x, half_scale) } else { nearest_16_ref(x, half_scale) };
-            for j in 0..8 {
-                qs[j] = q[j] | q[j + 8] << 4;
+            let mut q = [0; SUB];
+            if largest <= 65536.0 * half_scale {
+                let limits = Limits::new(s, half_scale);
+                for (x, q) in x.chunks_exact(S::LANES).zip(q.chunks_exact_mut(S::LANES)) {
+                    s.store_bytes(limits.nearest(s, s.load(x)), q);
+                }
+            } else {
+                q = nearest_16_ref(x, half_scale);
             }
+            let q = u128::from_le_bytes(q);
+            // Four bits each: the shift moves none into a neighbour.
+            qs.copy_from_slice(&(q as u64 | ((q >> 64) as u64) << 4).to_le_bytes());
         }
     }
 }
 
-/// The rare sub-blocks outside the range of [`nearest_16`]: scale 0, or values far above the largest scale.
+/// The rare sub-blocks outside the range of [`Limits::nearest`]: scale 0, or values far above the largest scale.
 #[cold]
-fn nearest_16_ref(x: &[f32], half_scale: f32) -> [u8; 16] {
-    std::array::from_fn(|i| nearest_ref(x[i], half_scale))
+fn nearest_16_ref(x: &[f32], half_scale: f32) -> [u8; SUB] {
+    let mut codes = [0; SUB];
+    for (code, &x) in codes.iter_mut().zip(x) {
+        *code = nearest_ref(x, half_scale);
+    }
+    codes
 }
 
 /// The UE4M3 code of v: four exponent bits with bias 7, three mantissa bits, rounded half up; at most 0x7e = 448, which is also
@@ -97,22 +108,40 @@ fn decode_half_scale(code: u8) -> f32 {
 
 /// Inverse of [`quantize`].
 pub(crate) fn dequantize(level: Level, packed: &[u8], out: &mut [f32]) {
-    level.run(
-        #[inline(always)]
-        || {
-            for (b, out) in packed.chunks_exact(BLOCK_BYTES).zip(out.chunks_exact_mut(BLOCK_LEN)) {
-                let (scales, qs) = b.split_at(QS);
-                for ((scale, qs), out) in scales.iter().zip(qs.chunks_exact(SUB / 2)).zip(out.chunks_exact_mut(SUB)) {
-                    let half_scale = decode_half_scale(*scale);
-                    let (low, high) = out.split_at_mut(SUB / 2);
-                    for ((q, low), high) in qs.iter().zip(low).zip(high) {
-                        *low = f32::from(doubled(q & 15)) * half_scale;
-                        *high = f32::from(doubled(q >> 4)) * half_scale;
-                    }
-                }
+    dispatch!(level, s => dequantize_along(s, packed, out), scalar => dequantize_ref(packed, out));
+}
+
+#[inline(always)]
+fn dequantize_along<S: Simd>(s: S, packed: &[u8], out: &mut [f32]) {
+    for (b, out) in packed.chunks_exact(BLOCK_BYTES).zip(out.chunks_exact_mut(BLOCK_LEN)) {
+        let (scales, qs) = b.split_at(QS);
+        for ((scale, qs), out) in scales.iter().zip(qs.chunks_exact(SUB / 2)).zip(out.chunks_exact_mut(SUB)) {
+            let scale = s.splat(decode_half_scale(*scale));
+            let q = codes(qs);
+            for i in (0..SUB).step_by(S::LANES) {
+                s.store(s.mul(s.lookup32(&DOUBLED_F32, s.load_u8(&q[i..])), scale), &mut out[i..]);
             }
-        },
-    );
+        }
+    }
+}
+
+fn dequantize_ref(packed: &[u8], out: &mut [f32]) {
+    for (b, out) in packed.chunks_exact(BLOCK_BYTES).zip(out.chunks_exact_mut(BLOCK_LEN)) {
+        let (scales, qs) = b.split_at(QS);
+        for ((scale, qs), out) in scales.iter().zip(qs.chunks_exact(SUB / 2)).zip(out.chunks_exact_mut(SUB)) {
+            for (out, q) in out.iter_mut().zip(codes(qs)) {
+                *out = DOUBLED_F32[usize::from(q)] * decode_half_scale(*scale);
+            }
+        }
+    }
+}
+
+/// The 16 codes of a sub-block in the order of its elements.
+#[inline(always)]
+fn codes(qs: &[u8]) -> [u8; SUB] {
+    const LOW: u64 = 0x0f0f_0f0f_0f0f_0f0f;
+    let q = u64::from_le_bytes(qs.try_into().expect("8 bytes"));
+    (u128::from(q & LOW) | u128::from(q >> 4 & LOW) << 64).to_le_bytes()
 }
 
 #[cfg(test)]

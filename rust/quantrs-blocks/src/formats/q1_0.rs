@@ -46,22 +46,13 @@ fn quantize_lanes<S: Simd>(s: S, rows: Rows<'_>, out: &mut [u8]) {
         s.store(sum, &mut sums);
         for ((x, out), sum) in x.chunks_exact(BLOCK_LEN).zip(out.chunks_exact_mut(BLOCK_BYTES)).zip(sums) {
             put_f16(out, sum / BLOCK_LEN as f32);
-            let mut bits = [0u8; BLOCK_LEN];
-            for (bit, &x) in bits.iter_mut().zip(x) {
-                *bit = u8::from(x >= 0.0);
+            let mut bits = 0u128;
+            for (i, x) in x.chunks_exact(S::LANES).enumerate() {
+                bits |= u128::from(s.bitmask(s.ge(s.load(x), s.splat(0.0)))) << (i * S::LANES);
             }
-            for (bits, byte) in bits.chunks_exact(8).zip(&mut out[2..]) {
-                *byte = gather_bits(bits);
-            }
+            out[2..].copy_from_slice(&bits.to_le_bytes());
         }
     }
-}
-
-/// Bit k of the result is `bits[k]`, 0 or 1: the factor moves bit 8k to bit 56 + k, and no two of the partial products meet.
-#[inline(always)]
-fn gather_bits(bits: &[u8]) -> u8 {
-    let bits: [u8; 8] = bits.try_into().expect("8 bytes");
-    (u64::from_le_bytes(bits).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u8
 }
 
 /// Inverse of [`quantize`].
@@ -79,17 +70,4 @@ pub(crate) fn dequantize(level: Level, packed: &[u8], out: &mut [f32]) {
             }
         },
     );
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gathered_bits_are_the_bytes_in_order_for_every_byte() {
-        for byte in 0..=255u8 {
-            let bits: [u8; 8] = std::array::from_fn(|k| (byte >> k) & 1);
-            assert_eq!(gather_bits(&bits), byte);
-        }
-    }
 }

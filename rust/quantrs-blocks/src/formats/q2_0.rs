@@ -1,9 +1,10 @@
 //! Q2_0: ternary blocks of 64, two bits each.
 
-use super::ternary::{inverse, largest_magnitude, largest_magnitude_ref};
+use super::ternary::store_trits;
+use crate::along::{GROUP, abs_max, abs_max_along, group_scales, inverse};
 use crate::format::Rows;
 use crate::pack::{get_f16, put_f16};
-use quantrs_simd::{Level, dispatch, round_half_away, trunc_i32};
+use quantrs_simd::{Level, Simd, dispatch, round_half_away, trunc_i32};
 
 const BLOCK_LEN: usize = 64;
 const BLOCK_BYTES: usize = 18;
@@ -18,7 +19,7 @@ const BLOCK_BYTES: usize = 18;
 /// Source    ggml `src/ggml-quants.c` at llama.cpp 0c1e57098
 pub(crate) fn quantize_ref(rows: Rows<'_>, out: &mut [u8]) {
     for (x, out) in rows.x.chunks_exact(BLOCK_LEN).zip(out.chunks_exact_mut(BLOCK_BYTES)) {
-        let d = largest_magnitude_ref(x);
+        let d = abs_max(x);
         let id = inverse(d);
         put_f16(out, d);
         for (x, byte) in x.chunks_exact(4).zip(&mut out[2..]) {
@@ -30,27 +31,28 @@ pub(crate) fn quantize_ref(rows: Rows<'_>, out: &mut [u8]) {
     }
 }
 
-/// As [`quantize_ref`], vectorized along the block: nothing but the largest magnitude crosses elements.
+/// As [`quantize_ref`], along the blocks: nothing but the largest magnitude crosses elements.
 pub(crate) fn quantize(level: Level, rows: Rows<'_>, out: &mut [u8]) {
-    dispatch!(level, _s => quantize_wide(rows, out), scalar => quantize_ref(rows, out));
+    dispatch!(level, s => quantize_along(s, rows, out), scalar => quantize_ref(rows, out));
 }
 
 #[inline(always)]
-fn quantize_wide(rows: Rows<'_>, out: &mut [u8]) {
-    for (x, out) in rows.x.chunks_exact(BLOCK_LEN).zip(out.chunks_exact_mut(BLOCK_BYTES)) {
-        let d = largest_magnitude(x);
-        let id = inverse(d);
-        put_f16(out, d);
-        let mut q = [0u8; BLOCK_LEN];
-        for (q, x) in q.iter_mut().zip(x) {
-            // x * id is within +-1 and a rounding, or infinite or NaN, which cast to the smallest int and so clamp to 0.
-            let v = x * id;
-            let below_two = v < 2.0;
-            *q = (i32::from((v > -0.5) & below_two) + i32::from((v >= 0.5) & below_two)) as u8;
+fn quantize_along<S: Simd>(s: S, rows: Rows<'_>, out: &mut [u8]) {
+    for (x, out) in rows.x.chunks(GROUP * BLOCK_LEN).zip(out.chunks_mut(GROUP * BLOCK_BYTES)) {
+        let mut largest = [0.0; GROUP];
+        for (largest, x) in largest.iter_mut().zip(x.chunks_exact(BLOCK_LEN)) {
+            *largest = abs_max_along(s, x);
         }
-        for (q, byte) in q.chunks_exact(4).zip(&mut out[2..]) {
-            let w = u32::from_le_bytes([q[0], q[1], q[2], q[3]]);
-            *byte = (w | w >> 6 | w >> 12 | w >> 18) as u8;
+        let scales = group_scales(s, &largest, 1.0);
+        for (b, (x, out)) in x.chunks_exact(BLOCK_LEN).zip(out.chunks_exact_mut(BLOCK_BYTES)).enumerate() {
+            out[..2].copy_from_slice(&scales.f16[b]);
+            let mut q = [0u8; BLOCK_LEN];
+            // Infinite and NaN quotients cast to the smallest int, which clamps to 0.
+            store_trits(s, x, scales.inverse[b], 0, &mut q);
+            for (q, byte) in q.chunks_exact(4).zip(&mut out[2..]) {
+                let w = u32::from_le_bytes([q[0], q[1], q[2], q[3]]);
+                *byte = (w | w >> 6 | w >> 12 | w >> 18) as u8;
+            }
         }
     }
 }

@@ -1,9 +1,10 @@
 //! TQ1_0: ternary blocks of 256, five values in a byte.
 
-use super::ternary::{inverse, largest_magnitude, largest_magnitude_ref, trit, trit_ref};
+use super::ternary::{store_trits, trit_ref};
+use crate::along::{abs_max, abs_max_along, inverse};
 use crate::format::Rows;
 use crate::pack::{get_f16, put_f16};
-use quantrs_simd::{Level, dispatch};
+use quantrs_simd::{Level, Simd, dispatch};
 
 const BLOCK_LEN: usize = 256;
 const BLOCK_BYTES: usize = 54;
@@ -26,7 +27,7 @@ const RUNS: [(usize, usize, usize, usize); 3] = [(0, 32, 0, 5), (32, 16, 160, 5)
 /// Source    ggml `src/ggml-quants.c` at llama.cpp 0c1e57098
 pub(crate) fn quantize_ref(rows: Rows<'_>, out: &mut [u8]) {
     for (x, out) in rows.x.chunks_exact(BLOCK_LEN).zip(out.chunks_exact_mut(BLOCK_BYTES)) {
-        let d = largest_magnitude_ref(x);
+        let d = abs_max(x);
         let id = inverse(d);
         for (first_byte, n_bytes, first, n_trits) in RUNS {
             for m in 0..n_bytes {
@@ -42,20 +43,18 @@ pub(crate) fn quantize_ref(rows: Rows<'_>, out: &mut [u8]) {
     }
 }
 
-/// As [`quantize_ref`], vectorized along the block: nothing but the largest magnitude crosses elements.
+/// As [`quantize_ref`], along the block: nothing but the largest magnitude crosses elements.
 pub(crate) fn quantize(level: Level, rows: Rows<'_>, out: &mut [u8]) {
-    dispatch!(level, _s => quantize_wide(rows, out), scalar => quantize_ref(rows, out));
+    dispatch!(level, s => quantize_along(s, rows, out), scalar => quantize_ref(rows, out));
 }
 
 #[inline(always)]
-fn quantize_wide(rows: Rows<'_>, out: &mut [u8]) {
+fn quantize_along<S: Simd>(s: S, rows: Rows<'_>, out: &mut [u8]) {
     for (x, out) in rows.x.chunks_exact(BLOCK_LEN).zip(out.chunks_exact_mut(BLOCK_BYTES)) {
-        let d = largest_magnitude(x);
+        let d = abs_max_along(s, x);
         let id = inverse(d);
         let mut t = [0u8; BLOCK_LEN];
-        for (t, x) in t.iter_mut().zip(x) {
-            *t = trit(x * id);
-        }
+        store_trits(s, x, id, 1, &mut t);
         pack_run::<32, 5>(&t[..160], &mut out[..32]);
         pack_run::<16, 5>(&t[160..240], &mut out[32..QH]);
         pack_run::<4, 4>(&t[240..], &mut out[QH..D]);

@@ -1,9 +1,10 @@
 //! TQ2_0: ternary blocks of 256, two bits each.
 
-use super::ternary::{inverse, largest_magnitude, largest_magnitude_ref, trit, trit_ref};
+use super::ternary::{store_trits, trit_ref};
+use crate::along::{abs_max, abs_max_along, inverse};
 use crate::format::Rows;
 use crate::pack::{get_f16, put_f16};
-use quantrs_simd::{Level, dispatch};
+use quantrs_simd::{Level, Simd, dispatch};
 
 const BLOCK_LEN: usize = 256;
 const BLOCK_BYTES: usize = 66;
@@ -20,7 +21,7 @@ const D: usize = 64;
 /// Source    ggml `src/ggml-quants.c` at llama.cpp 0c1e57098
 pub(crate) fn quantize_ref(rows: Rows<'_>, out: &mut [u8]) {
     for (x, out) in rows.x.chunks_exact(BLOCK_LEN).zip(out.chunks_exact_mut(BLOCK_BYTES)) {
-        let d = largest_magnitude_ref(x);
+        let d = abs_max(x);
         let id = inverse(d);
         for (x, qs) in x.chunks_exact(128).zip(out.chunks_exact_mut(32)) {
             for m in 0..32 {
@@ -31,20 +32,18 @@ pub(crate) fn quantize_ref(rows: Rows<'_>, out: &mut [u8]) {
     }
 }
 
-/// As [`quantize_ref`], vectorized along the block: nothing but the largest magnitude crosses elements.
+/// As [`quantize_ref`], along the block: nothing but the largest magnitude crosses elements.
 pub(crate) fn quantize(level: Level, rows: Rows<'_>, out: &mut [u8]) {
-    dispatch!(level, _s => quantize_wide(rows, out), scalar => quantize_ref(rows, out));
+    dispatch!(level, s => quantize_along(s, rows, out), scalar => quantize_ref(rows, out));
 }
 
 #[inline(always)]
-fn quantize_wide(rows: Rows<'_>, out: &mut [u8]) {
+fn quantize_along<S: Simd>(s: S, rows: Rows<'_>, out: &mut [u8]) {
     for (x, out) in rows.x.chunks_exact(BLOCK_LEN).zip(out.chunks_exact_mut(BLOCK_BYTES)) {
-        let d = largest_magnitude(x);
+        let d = abs_max_along(s, x);
         let id = inverse(d);
         let mut t = [0u8; BLOCK_LEN];
-        for (t, x) in t.iter_mut().zip(x) {
-            *t = trit(x * id);
-        }
+        store_trits(s, x, id, 1, &mut t);
         for (t, qs) in t.chunks_exact(128).zip(out.chunks_exact_mut(32)) {
             for m in 0..32 {
                 qs[m] = t[m] | t[m + 32] << 2 | t[m + 64] << 4 | t[m + 96] << 6;
