@@ -22,8 +22,8 @@ pub fn matmul(pool: &Pool, level: Level, w: &Matrix<'_>, x: &Activations, y: &mu
             for (i, x) in x.x.chunks_exact(n_cols).enumerate() {
                 let dot = weights.iter().zip(x).fold(0.0, |sum, (w, x)| sum + w * x);
                 // SAFETY: row `r` belongs to this task alone.
-                unsafe { y.range(i * n_rows + r, 1) }
-                [0] = dot;
+                let y = unsafe { y.range(i * n_rows + r, 1) };
+                y[0] = dot;
             }
         }
     });

@@ -30,7 +30,7 @@ impl<'a> Matrix<'a> {
             block_len: format.block_len,
             format: format.name,
         })?;
-        let expected = row_bytes.checked_mul(n_rows).unwrap_or(usize::MAX);
+        let expected = row_bytes.saturating_mul(n_rows);
         if data.len() != expected {
             return Err(KernelError::Size { found: data.len(), expected, n_rows, n_cols, format: format.name });
         }
@@ -72,10 +72,5 @@ impl<'a> Matrix<'a> {
     /// The bytes of one row.
     pub(crate) fn row(&self, r: usize) -> &'a [u8] {
         &self.data[r * self.row_bytes..][..self.row_bytes]
-    }
-
-    /// Whether the values are floats: then activations stay float32.
-    pub(crate) fn is_float(&self) -> bool {
-        self.format.block_len == 1
     }
 }
