@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -85,7 +86,8 @@ def test_on_a_terminal_a_bar_shows_rate_and_time_left_and_vanishes(python: Calla
     assert ran.stdout.strip() == b"True"
     assert "MB/s" in shown
     assert "left" in shown
-    assert "70 %" in shown
+    # Which of the sixteen steps are drawn depends on the clock.
+    assert re.search(r"\b(5|[1-7][05]) %", shown)
 
 
 def test_notices_cannot_carry_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
