@@ -1,0 +1,160 @@
+"""Choose the next token from its logits.
+
+The order is llama.cpp's: penalties, top-k, typical, top-p, min-p, temperature, draw. Each step works on what the one before it left.
+Draws come from a Philox generator: a seed gives the same text on every machine that computes the same logits.
+"""
+
+from collections import Counter, deque
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantrs.errors import InputError, UsageError
+
+__all__ = ["Sampler", "SamplingOptions"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions:
+    """How to choose tokens; the defaults are llama.cpp's."""
+
+    temperature: float = 0.8
+    """0: always the most likely token, whatever the filters say."""
+    top_k: int = 40
+    """Keep that many; 0 keeps all."""
+    top_p: float = 0.95
+    """Keep the most likely ones whose probabilities sum up to this; 1 keeps all."""
+    min_p: float = 0.05
+    """Keep those at least this times as likely as the most likely one; 0 keeps all."""
+    typical_p: float = 1.0
+    """Keep those whose surprise is nearest to the expected one, up to this sum; 1 keeps all."""
+    repeat_penalty: float = 1.0
+    """Divides positive logits (and multiplies negative ones) of recent tokens; 1 changes nothing."""
+    presence_penalty: float = 0.0
+    """Subtracted from the logits of recent tokens."""
+    frequency_penalty: float = 0.0
+    """Subtracted for each time a token came recently."""
+    penalty_last_n: int = 64
+    """How many tokens are recent."""
+    seed: int | None = None
+    """None draws a new seed each time."""
+
+    def __post_init__(self) -> None:
+        finite = ("temperature", "repeat_penalty", "presence_penalty", "frequency_penalty")
+        for name in finite:
+            if not np.isfinite(getattr(self, name)):
+                raise UsageError(f"{name}: found {getattr(self, name)}, expected a finite number")
+        if self.temperature < 0:
+            raise UsageError(f"temperature: found {self.temperature}, expected 0 or more")
+        if self.repeat_penalty <= 0:
+            raise UsageError(f"repeat_penalty: found {self.repeat_penalty}, expected more than 0")
+        for name in ("top_p", "min_p", "typical_p"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{name}: found {getattr(self, name)}, expected a number from 0 to 1")
+        for name in ("top_k", "penalty_last_n"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name}: found {getattr(self, name)}, expected 0 or more")
+        if self.seed is not None and not 0 <= self.seed < 2**64:
+            raise UsageError(f"seed: found {self.seed}, expected a number from 0 to 2**64 - 1")
+
+
+class Sampler:
+    """Chooses tokens one after the other; knows the recent ones.
+
+    Parameters
+    ----------
+    options
+        How to choose.
+    recent
+        Tokens that came before, for the penalties.
+    banned
+        Tokens that are never chosen.
+    """
+
+    def __init__(self, options: SamplingOptions, *, recent: Iterable[int] = (), banned: Collection[int] = ()) -> None:
+        self._options = options
+        self._recent: deque[int] = deque(recent, maxlen=options.penalty_last_n)
+        self._banned = sorted(banned)
+        self._random: np.random.Generator | None = None
+
+    def choose(self, logits: NDArray[np.float32]) -> int:
+        """The next token, remembered as recent.
+
+        Parameters
+        ----------
+        logits
+            ``[n_vocab]``, finite.
+        """
+        options = self._options
+        scores: NDArray[np.float64] = logits.astype(np.float64)
+        if not np.isfinite(scores).all():
+            raise InputError("logits: found infinite or NaN values, expected finite numbers; the model's weights are damaged")
+        if self._banned:
+            scores[self._banned] = -np.inf
+        self._penalize(scores)
+        token = int(np.argmax(scores)) if options.temperature == 0 else self._draw(scores)
+        self._recent.append(token)
+        return token
+
+    def _penalize(self, logits: NDArray[np.float64]) -> None:
+        options = self._options
+        if not self._recent or (options.repeat_penalty == 1 and options.presence_penalty == 0 and options.frequency_penalty == 0):
+            return
+        counts = Counter(self._recent)
+        ids = np.fromiter(counts.keys(), np.int64, len(counts))
+        times = np.fromiter(counts.values(), np.float64, len(counts))
+        found = logits[ids]
+        found = np.where(found > 0, found / options.repeat_penalty, found * options.repeat_penalty)
+        logits[ids] = found - times * options.frequency_penalty - options.presence_penalty
+
+    def _draw(self, logits: NDArray[np.float64]) -> int:
+        options = self._options
+        n_kept = min(options.top_k or logits.size, logits.size)
+        # Of equal logits the lower id comes first, so that the order is the same everywhere.
+        if n_kept < logits.size:
+            bound = np.partition(logits, logits.size - n_kept)[logits.size - n_kept]
+            ids = np.flatnonzero(logits >= bound)
+        else:
+            ids = np.arange(logits.size)
+        ids = ids[np.argsort(-logits[ids], kind="stable")][:n_kept]
+        kept = logits[ids]
+        ids, kept = ids[kept > -np.inf], kept[kept > -np.inf]
+        typical = _typical(kept, options.typical_p)
+        if typical is not None:
+            ids, kept = ids[typical], kept[typical]
+        n_top = _n_top_p(kept, options.top_p)
+        ids, kept = ids[:n_top], kept[:n_top]
+        if options.min_p > 0:
+            likely = kept >= kept[0] + np.log(options.min_p)
+            ids, kept = ids[likely], kept[likely]
+        cumulated = np.cumsum(_probabilities(kept / options.temperature))
+        if self._random is None:
+            self._random = np.random.Generator(np.random.Philox(options.seed))
+        place = np.searchsorted(cumulated, self._random.random() * cumulated[-1], side="right")
+        return int(ids[min(int(place), ids.size - 1)])
+
+
+def _probabilities(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    weights: NDArray[np.float64] = np.exp(logits - logits.max())
+    weights /= weights.sum()
+    return weights
+
+
+def _n_top_p(logits: NDArray[np.float64], top_p: float) -> int:
+    """How many of the descending `logits` it takes to reach `top_p`, at least one."""
+    if top_p >= 1:
+        return logits.size
+    return min(int(np.searchsorted(np.cumsum(_probabilities(logits)), top_p, side="left")) + 1, logits.size)
+
+
+def _typical(logits: NDArray[np.float64], typical_p: float) -> NDArray[np.int64] | None:
+    """Indices, ascending, of those whose surprise is nearest to the entropy; None to keep all."""
+    if typical_p >= 1:
+        return None
+    chances = _probabilities(logits)
+    surprise = -np.log(np.maximum(chances, 1e-300))
+    order = np.argsort(np.abs(surprise - float(chances @ surprise)), kind="stable")
+    n_kept = min(int(np.searchsorted(np.cumsum(chances[order]), typical_p, side="left")) + 1, logits.size)
+    return np.sort(order[:n_kept])
