@@ -33,7 +33,7 @@ def byte_level(tmp_path: Path, pre: str = "gpt-2", **metadata: object) -> Tokeni
 
 
 def sentence_piece(tmp_path: Path, **metadata: object) -> Tokenizer:
-    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), "▁", "a", "b", "ab", "▁a", "ba"]
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), "▁", "a", "b", "ab", "▁a", "bab"]
     types = [2, CONTROL, CONTROL, *[BYTE] * 256, *[1] * 6]
     return tokenizer(tmp_path, model="llama", tokens=tokens, token_type=types, scores=[0] * 259 + [-4, -5, -6, -1, -2, -3], **metadata)
 
@@ -93,7 +93,7 @@ def test_sentence_piece_falls_back_to_bytes(tmp_path: Path) -> None:
 
 def test_sentence_piece_of_long_text_equals_its_short_way(tmp_path: Path) -> None:
     t = sentence_piece(tmp_path)
-    assert t.encode(" ab ba a" * 1000, add_special=False)[1:9] == t.encode(" ab ba a" * 3, add_special=False)[1:9]
+    assert t.encode(" ab aa a" * 1000, add_special=False)[1:9] == t.encode(" ab aa a" * 3, add_special=False)[1:9]
 
 
 @pytest.mark.parametrize(("flag", "first"), [(True, [1]), (False, [])])
