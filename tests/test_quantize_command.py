@@ -467,8 +467,11 @@ def test_a_split_job_is_resumed_between_two_renamings(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ as a function
-def test_quantize_checkpoint_tells_its_watcher_and_cancels_cleanly(slow: Path, tmp_path: Path) -> None:
+def test_quantize_checkpoint_tells_its_watcher_and_cancels_cleanly(slow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from quantrs import progress
     from quantrs.progress import Watcher
+
+    monkeypatch.setattr(progress, "_LOOK_EVERY_SECONDS", 0.001)  # the whole job takes little more than one look
 
     class Impatient(Watcher):
         def __init__(self) -> None:

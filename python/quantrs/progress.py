@@ -31,6 +31,7 @@ class _Cancellable(Protocol):
 
 _QUIET_SECONDS = 1.0
 _LINE_EVERY_SECONDS = 5.0
+_LOOK_EVERY_SECONDS = 0.1
 
 
 class Watcher:
@@ -176,7 +177,7 @@ def run_watched(work: Callable[[], _T], *, watcher: Watcher, progress: _Cancella
     watcher.start(total_bytes)
     thread.start()
     try:
-        while not finished.wait(0.1):
+        while not finished.wait(_LOOK_EVERY_SECONDS):
             watcher.update(progress.done)
     except BaseException:
         progress.cancel()
