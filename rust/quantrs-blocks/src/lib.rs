@@ -16,6 +16,20 @@ mod search;
 mod tables;
 mod threads;
 
+/// What kernels that multiply packed blocks share with the decoders: grid blocks as integers, and the scales of FP4.
+pub mod decoding {
+    pub use crate::formats::grid::Unpacked;
+    pub use crate::formats::iq1_m::unpack as unpack_iq1_m;
+    pub use crate::formats::iq1_s::unpack as unpack_iq1_s;
+    pub use crate::formats::iq2_s::unpack as unpack_iq2_s;
+    pub use crate::formats::iq2_xs::unpack as unpack_iq2_xs;
+    pub use crate::formats::iq2_xxs::unpack as unpack_iq2_xxs;
+    pub use crate::formats::iq3_s::unpack as unpack_iq3_s;
+    pub use crate::formats::iq3_xxs::unpack as unpack_iq3_xxs;
+    pub use crate::formats::mxfp4::half_scale as half_scale_mxfp4;
+    pub use crate::formats::nvfp4::decode_half_scale as half_scale_nvfp4;
+}
+
 pub use convert::{Chunk, Converter, RowErrors, Scratch};
 pub use error::{BlockError, Place};
 pub use format::{BlockFormat, Importance, Rows, Scales};

@@ -1,6 +1,7 @@
 //! The inputs of a product, packed once and used by several matrices.
 
-use crate::Pool;
+use crate::unpack::SPAN;
+use crate::{Disjoint, Pool};
 use quantrs_simd::Level;
 
 /// How activations enter a product.
@@ -12,19 +13,55 @@ pub enum Precision {
     Float,
 }
 
+/// 256 values of one input row as bytes: `x = scale * code`, a scale per 32. Beyond the end of the row all is zero.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Span {
+    /// -127..=127
+    pub(crate) codes: [i8; SPAN],
+    /// Sums of 16 codes.
+    pub(crate) code_sums_16: [i32; 16],
+    /// Sums of 16 codes times their scale.
+    pub(crate) sums_16: [f32; 16],
+    /// Largest magnitude of 32 values, over 127.
+    pub(crate) scales: [f32; 8],
+    /// Sums of 32 codes.
+    pub(crate) code_sums_32: [i32; 8],
+    /// Sums of 32 codes times their scale.
+    pub(crate) sums_32: [f32; 8],
+}
+
+const _: () = assert!(size_of::<Span>() == 512);
+
+impl Span {
+    const ZERO: Span = Span {
+        codes: [0; SPAN],
+        code_sums_16: [0; 16],
+        sums_16: [0.0; 16],
+        scales: [0.0; 8],
+        code_sums_32: [0; 8],
+        sums_32: [0.0; 8],
+    };
+}
+
+/// 256 values of one input row as they are. Beyond the end of the row all is zero.
+pub(crate) type FloatSpan = [f32; SPAN];
+
 /// `[n, n_cols]` float32 inputs in the forms that kernels read. The buffers are reused by the next [`pack`](Self::pack).
 #[derive(Debug)]
 pub struct Activations {
-    pub(crate) precision: Precision,
-    pub(crate) n: usize,
-    pub(crate) n_cols: usize,
-    /// `[n, n_cols]`
-    pub(crate) x: Vec<f32>,
+    precision: Precision,
+    n: usize,
+    n_cols: usize,
+    /// `[n_spans, n]`: the tiles of a product take all rows of a few spans at a time.
+    spans: Vec<Span>,
+    /// `[n_spans, n]`
+    float_spans: Vec<FloatSpan>,
 }
 
 impl Default for Activations {
     fn default() -> Self {
-        Activations { precision: Precision::Int8, n: 0, n_cols: 0, x: Vec::new() }
+        Activations { precision: Precision::Int8, n: 0, n_cols: 0, spans: Vec::new(), float_spans: Vec::new() }
     }
 }
 
@@ -35,13 +72,33 @@ impl Activations {
     }
 
     /// Take `x`, `[n, n_cols]` row-major. Panics when it is not whole rows.
-    pub fn pack(&mut self, _pool: &Pool, _level: Level, x: &[f32], n_cols: usize, precision: Precision) {
+    ///
+    /// Codes are `round(x / scale)`, halves to even, `scale = max |x| / 127` per 32 values. Where a value is infinite or NaN its 32
+    /// values become NaN.
+    pub fn pack(&mut self, pool: &Pool, level: Level, x: &[f32], n_cols: usize, precision: Precision) {
         assert!(n_cols > 0 && x.len().is_multiple_of(n_cols), "{} values in rows of {n_cols}", x.len());
-        self.precision = precision;
-        self.n = x.len() / n_cols;
-        self.n_cols = n_cols;
-        self.x.clear();
-        self.x.extend_from_slice(x);
+        (self.precision, self.n, self.n_cols) = (precision, x.len() / n_cols, n_cols);
+        let (n, n_spans) = (self.n, n_cols.div_ceil(SPAN));
+        self.float_spans.resize(n * n_spans, [0.0; SPAN]);
+        self.spans.resize(if precision == Precision::Int8 { n * n_spans } else { 0 }, Span::ZERO);
+        let (spans, float_spans) = (Disjoint::new(&mut self.spans), Disjoint::new(&mut self.float_spans));
+        pool.run(n, |i| {
+            level.run(
+                #[inline(always)]
+                || {
+                    for (at, x) in x[i * n_cols..][..n_cols].chunks(SPAN).enumerate() {
+                        // SAFETY: row `i` belongs to this task alone.
+                        let float_span = &mut unsafe { float_spans.range(at * n + i, 1) }[0];
+                        float_span[..x.len()].copy_from_slice(x);
+                        float_span[x.len()..].fill(0.0);
+                        if precision == Precision::Int8 {
+                            // SAFETY: as above.
+                            quantize(float_span, &mut unsafe { spans.range(at * n + i, 1) }[0]);
+                        }
+                    }
+                },
+            );
+        });
     }
 
     /// Rows of the input: columns of the product.
@@ -52,5 +109,101 @@ impl Activations {
     /// Values per row.
     pub fn n_cols(&self) -> usize {
         self.n_cols
+    }
+
+    /// What was asked for.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// `[n_spans, n]`; empty unless packed as int8.
+    pub(crate) fn spans(&self) -> &[Span] {
+        &self.spans
+    }
+
+    /// `[n_spans, n]`
+    pub(crate) fn float_spans(&self) -> &[FloatSpan] {
+        &self.float_spans
+    }
+}
+
+#[inline(always)]
+fn quantize(x: &FloatSpan, out: &mut Span) {
+    /// 1.5 * 2^23: adding it leaves the rounded integer in the low bits.
+    const MAGIC: f32 = 12_582_912.0;
+    for (g, x) in x.chunks_exact(32).enumerate() {
+        let largest = f32::from_bits(x.iter().fold(0, |largest: u32, v| largest.max(v.to_bits() & 0x7fff_ffff)));
+        // Below the first, the quotient would overflow; infinities and NaN are not below the second.
+        let (scale, inverse) = if largest < 1e-36 {
+            (0.0, 0.0)
+        } else if largest < f32::INFINITY {
+            (largest / 127.0, 127.0 / largest)
+        } else {
+            (f32::NAN, 0.0)
+        };
+        let codes: &mut [i8; 32] = (&mut out.codes[32 * g..][..32]).try_into().expect("32 codes");
+        for (code, x) in codes.iter_mut().zip(x) {
+            let x = if inverse == 0.0 { 0.0 } else { *x };
+            *code = (x * inverse + MAGIC).to_bits() as i8;
+        }
+        let mut sums = [0; 2];
+        for (sum, codes) in sums.iter_mut().zip(codes.chunks_exact(16)) {
+            *sum = codes.iter().map(|&q| i32::from(q)).sum();
+        }
+        out.scales[g] = scale;
+        for (k, sum) in sums.into_iter().enumerate() {
+            out.code_sums_16[2 * g + k] = sum;
+            out.sums_16[2 * g + k] = scale * sum as f32;
+        }
+        let sum = sums[0] + sums[1];
+        out.code_sums_32[g] = sum;
+        out.sums_32[g] = scale * sum as f32;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pack(x: &[f32], n_cols: usize) -> Activations {
+        let mut activations = Activations::new();
+        activations.pack(&Pool::new(1), Level::detect(), x, n_cols, Precision::Int8);
+        activations
+    }
+
+    #[test]
+    fn codes_come_within_half_a_step_and_the_largest_is_exact() {
+        let x: Vec<f32> = (0..320).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.013).collect();
+        let a = pack(&x, 320);
+        for (i, &x) in x.iter().enumerate() {
+            let span = &a.spans()[i / SPAN];
+            let scale = span.scales[i % SPAN / 32];
+            let error = (scale * f32::from(span.codes[i % SPAN]) - x).abs();
+            assert!(error <= 0.5001 * scale, "{i}: {error} of {scale}");
+        }
+        assert!(a.spans()[1].codes[64..].iter().all(|&q| q == 0), "beyond the row");
+        assert_eq!(a.spans()[0].code_sums_32[3], a.spans()[0].codes[96..128].iter().map(|&q| i32::from(q)).sum());
+    }
+
+    #[test]
+    fn tiny_values_are_zero_and_values_that_are_not_finite_spoil_their_group_alone() {
+        let mut x = vec![1e-40f32; 96];
+        x[40] = f32::INFINITY;
+        x[80] = f32::NAN;
+        let a = pack(&x, 96);
+        let scales = a.spans()[0].scales;
+        assert_eq!(scales[0], 0.0);
+        assert!(scales[1].is_nan() && scales[2].is_nan());
+        assert!(a.spans()[0].codes.iter().all(|&q| q == 0));
+    }
+
+    #[test]
+    fn buffers_of_an_earlier_input_leave_nothing_behind() {
+        let mut a = Activations::new();
+        let (pool, level) = (Pool::new(1), Level::detect());
+        a.pack(&pool, level, &[7.0; 512], 512, Precision::Int8);
+        a.pack(&pool, level, &[1.0; 64], 32, Precision::Int8);
+        assert_eq!((a.n(), a.n_cols()), (2, 32));
+        assert!(a.spans().iter().all(|s| s.codes[32..].iter().all(|&q| q == 0) && s.scales[1] == 0.0));
     }
 }

@@ -7,10 +7,19 @@
 mod activations;
 mod disjoint;
 mod error;
+mod float;
+mod gemm;
+mod gemv;
+mod isa;
+mod isa_plain;
+#[cfg(target_arch = "x86_64")]
+mod isa_x86;
 mod matmul;
 mod matmul_i8;
 mod matrix;
+mod panel;
 mod pool;
+mod unpack;
 
 pub use activations::{Activations, Precision};
 pub use disjoint::Disjoint;

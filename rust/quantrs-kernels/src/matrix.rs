@@ -73,4 +73,9 @@ impl<'a> Matrix<'a> {
     pub(crate) fn row(&self, r: usize) -> &'a [u8] {
         &self.data[r * self.row_bytes..][..self.row_bytes]
     }
+
+    /// Whether the values are floats: then activations stay float32.
+    pub(crate) fn is_float(&self) -> bool {
+        self.format.block_len == 1
+    }
 }

@@ -35,6 +35,8 @@ mod avx512;
 mod half;
 mod lanes4;
 mod level;
+#[cfg(target_arch = "x86_64")]
+mod products;
 mod rounding;
 mod twice;
 mod vector;
@@ -46,6 +48,8 @@ pub use avx512::Avx512;
 pub use half::{bf16_bits, bf16_value, f16_bits, f16_value};
 pub use lanes4::Lanes4;
 pub use level::{Level, LevelError};
+#[cfg(target_arch = "x86_64")]
+pub use products::{Avx2Fma, Avx2Vnni, Avx512Vnni};
 pub use rounding::{nearest_int_ggml, round_half_away, trunc_i32};
 pub use twice::Twice;
 pub use vector::Simd;

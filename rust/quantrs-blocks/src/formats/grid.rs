@@ -5,9 +5,12 @@ use quantrs_simd::{Level, Simd, dispatch};
 const BLOCK_LEN: usize = 256;
 
 /// A block of 256 values: value i is `scales[i / 16] * q`, q the signed byte i % 8 of `groups[i / 8]`, from the low end.
-pub(super) struct Unpacked {
-    pub(super) groups: [u64; 32],
-    pub(super) scales: [f32; 16],
+#[derive(Clone, Copy, Debug)]
+pub struct Unpacked {
+    /// Eight signed bytes each, within -64..=63.
+    pub groups: [u64; 32],
+    /// One per 16 values.
+    pub scales: [f32; 16],
 }
 
 /// Decode packed blocks; `unpack` is always inlined, so that it is compiled for the level.

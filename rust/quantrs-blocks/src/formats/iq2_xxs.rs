@@ -17,8 +17,9 @@ pub(crate) fn dequantize(level: Level, packed: &[u8], out: &mut [f32]) {
     grid::dequantize(level, packed, BLOCK_BYTES, out, unpack);
 }
 
+/// One block as small integers and scales; `b` is one block.
 #[inline(always)]
-fn unpack(b: &[u8]) -> Unpacked {
+pub fn unpack(b: &[u8]) -> Unpacked {
     let b: &[u8; BLOCK_BYTES] = b.try_into().expect("one block");
     let mut unpacked = Unpacked { groups: [0; 32], scales: [0.0; 16] };
     let d = get_f16(b);

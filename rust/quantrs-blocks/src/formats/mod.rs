@@ -2,7 +2,7 @@
 
 pub(crate) mod float;
 mod fp4;
-mod grid;
+pub(crate) mod grid;
 pub(crate) mod iq1_m;
 pub(crate) mod iq1_s;
 pub(crate) mod iq2_s;

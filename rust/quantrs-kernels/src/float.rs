@@ -1,0 +1,242 @@
+//! Products in float32: float weights, and any format where exactness was asked for.
+
+#![expect(
+    clippy::needless_range_loop,
+    reason = "indices over registers are plainer than zipped iterators, and always unrolled"
+)]
+
+use crate::Matrix;
+use crate::activations::FloatSpan;
+use crate::isa::Isa;
+use crate::unpack::SPAN;
+use quantrs_simd::Level;
+
+/// Rows of the widest panel.
+const MAX_ROWS: usize = 32;
+/// Columns from which the panel pays.
+pub(crate) const PANEL_COLS: usize = 5;
+
+/// Weights of up to `2 * W` rows, decoded: `[k, 2 * W]` for the k of a span.
+#[repr(C, align(64))]
+pub(crate) struct FloatPanel {
+    weights: [f32; MAX_ROWS * SPAN],
+    /// Eight decoded rows.
+    rows: [[f32; SPAN]; 8],
+}
+
+impl FloatPanel {
+    pub(crate) const ZERO: FloatPanel = FloatPanel { weights: [0.0; MAX_ROWS * SPAN], rows: [[0.0; SPAN]; 8] };
+
+    #[inline(always)]
+    fn fill<M: Isa>(&mut self, m: M, level: Level, w: &Matrix<'_>, first_row: usize, at: usize, len: usize) {
+        let r = 2 * M::W;
+        for first in (0..r).step_by(8) {
+            for (j, out) in self.rows.iter_mut().enumerate() {
+                let row = first_row + first + j;
+                if row < w.n_rows() {
+                    decode(level, w, row, at, &mut out[..len]);
+                    out[len..].fill(0.0);
+                } else {
+                    out.fill(0.0);
+                }
+            }
+            for k in (0..len).step_by(8) {
+                let mut quads = [m.splat_byte(0); 8];
+                for (quad, row) in quads.iter_mut().zip(&self.rows) {
+                    *quad = m.load_bytes(&bytes_of(row)[4 * k..]);
+                }
+                for (i, quad) in m.transpose(quads).into_iter().enumerate() {
+                    m.store_bytes(quad, &mut bytes_of_mut(&mut self.weights)[4 * ((k + i) * r + first)..]);
+                }
+            }
+        }
+    }
+}
+
+/// Weights of one row from `SPAN * at`.
+#[inline(always)]
+fn decode(level: Level, w: &Matrix<'_>, row: usize, at: usize, out: &mut [f32]) {
+    let (len, bytes) = (w.format().block_len, w.format().block_bytes);
+    let b = &w.row(row)[at * SPAN / len * bytes..][..out.len() / len * bytes];
+    (w.format().dequantize.expect("checked by Matrix::new"))(level, b, out);
+}
+
+/// Products of rows `first_row..` with all columns, to `out`, `[n, 2 * W]`. One accumulator per result, k in order.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "operands, their shapes and the result")]
+pub(crate) fn multiply_panel<M: Isa>(
+    m: M,
+    level: Level,
+    panel: &mut FloatPanel,
+    w: &Matrix<'_>,
+    first_row: usize,
+    x: &[FloatSpan],
+    n: usize,
+    out: &mut [f32],
+) {
+    for (at, start) in (0..w.n_cols()).step_by(SPAN).enumerate() {
+        let len = (w.n_cols() - start).min(SPAN);
+        panel.fill(m, level, w, first_row, at, len);
+        let x = &x[at * n..(at + 1) * n];
+        let mut col = 0;
+        while n - col >= M::FLOAT_COLS {
+            match M::FLOAT_COLS {
+                12 => tile::<M, 12>(m, &panel.weights, len, x, col, at > 0, out),
+                6 => tile::<M, 6>(m, &panel.weights, len, x, col, at > 0, out),
+                _ => tile::<M, 2>(m, &panel.weights, len, x, col, at > 0, out),
+            }
+            col += M::FLOAT_COLS;
+        }
+        while n - col >= 4 {
+            tile::<M, 4>(m, &panel.weights, len, x, col, at > 0, out);
+            col += 4;
+        }
+        while col < n {
+            tile::<M, 1>(m, &panel.weights, len, x, col, at > 0, out);
+            col += 1;
+        }
+    }
+}
+
+#[inline(always)]
+fn tile<M: Isa, const COLS: usize>(
+    m: M,
+    weights: &[f32; MAX_ROWS * SPAN],
+    len: usize,
+    x: &[FloatSpan],
+    col: usize,
+    add: bool,
+    out: &mut [f32],
+) {
+    let rows = 2 * M::W;
+    let out = &mut out[col * rows..(col + COLS) * rows];
+    let x = &x[col..col + COLS];
+    assert!(rows <= MAX_ROWS && len <= SPAN);
+    let mut acc = [[m.wide_splat(0.0); 2]; COLS];
+    if add {
+        for c in 0..COLS {
+            for h in 0..2 {
+                // SAFETY: `out` has COLS * 2 * W values.
+                acc[c][h] = unsafe { m.wide_load(out.as_ptr().add(c * rows + h * M::W)) };
+            }
+        }
+    }
+    for k in 0..len {
+        // SAFETY: row k of `[SPAN, 2 * W]`.
+        let w = unsafe { weights.as_ptr().add(k * rows) };
+        // SAFETY: as above.
+        let w = unsafe { [m.wide_load(w), m.wide_load(w.add(M::W))] };
+        for c in 0..COLS {
+            // SAFETY: `x` has COLS spans, and k is below SPAN.
+            let x = m.wide_splat(unsafe { *x.get_unchecked(c).get_unchecked(k) });
+            for h in 0..2 {
+                acc[c][h] = m.wide_fma(w[h], x, acc[c][h]);
+            }
+        }
+    }
+    for c in 0..COLS {
+        for h in 0..2 {
+            // SAFETY: `out` has COLS * 2 * W values.
+            unsafe { m.wide_store(acc[c][h], out.as_mut_ptr().add(c * rows + h * M::W)) };
+        }
+    }
+}
+
+/// Dot product of one row with one column, its spans `n` apart: four times eight lanes in turn, then their sum.
+#[inline(always)]
+pub(crate) fn dot_row<M: Isa>(m: M, level: Level, w: &Matrix<'_>, row: usize, x: &[FloatSpan], n: usize) -> f32 {
+    let b = w.row(row);
+    match w.format().name {
+        "F32" => dot(
+            m,
+            b,
+            w.n_cols(),
+            4,
+            x,
+            n,
+            #[inline(always)]
+            |b| m.load_f32(b),
+        ),
+        "F16" => dot(
+            m,
+            b,
+            w.n_cols(),
+            2,
+            x,
+            n,
+            #[inline(always)]
+            |b| m.load_f16(b),
+        ),
+        "BF16" => dot(
+            m,
+            b,
+            w.n_cols(),
+            2,
+            x,
+            n,
+            #[inline(always)]
+            |b| m.load_bf16(b),
+        ),
+        _ => {
+            let mut acc = [m.splat(0.0); 4];
+            let mut weights = [0.0; SPAN];
+            for (at, x) in x.iter().step_by(n).enumerate() {
+                let len = (w.n_cols() - at * SPAN).min(SPAN);
+                decode(level, w, row, at, &mut weights[..len]);
+                // Blocks have a multiple of 32 values.
+                for k in (0..len).step_by(8) {
+                    acc[k / 8 % 4] = m.fma(m.load(&weights[k..]), m.load(&x[k..]), acc[k / 8 % 4]);
+                }
+            }
+            sum(m, acc)
+        }
+    }
+}
+
+#[inline(always)]
+fn dot<M: Isa>(
+    m: M,
+    b: &[u8],
+    n_cols: usize,
+    width: usize,
+    x: &[FloatSpan],
+    n: usize,
+    load: impl Fn(&[u8]) -> M::F,
+) -> f32 {
+    let mut acc = [m.splat(0.0); 4];
+    let mut last = [0; 32];
+    for (at, x) in x.iter().step_by(n).enumerate() {
+        let len = (n_cols - at * SPAN).min(SPAN);
+        let b = &b[at * SPAN * width..][..len * width];
+        let mut stretches = b.chunks_exact(32 * width);
+        for (b, x) in (&mut stretches).zip(x.chunks_exact(32)) {
+            for (i, acc) in acc.iter_mut().enumerate() {
+                *acc = m.fma(load(&b[8 * i * width..]), m.load(&x[8 * i..]), *acc);
+            }
+        }
+        let x = &x[len / 32 * 32..];
+        for (i, b) in stretches.remainder().chunks(8 * width).enumerate() {
+            last.fill(0);
+            last[..b.len()].copy_from_slice(b);
+            acc[i] = m.fma(load(&last), m.load(&x[8 * i..]), acc[i]);
+        }
+    }
+    sum(m, acc)
+}
+
+#[inline(always)]
+fn sum<M: Isa>(m: M, acc: [M::F; 4]) -> f32 {
+    m.sum(m.add(m.add(acc[0], acc[1]), m.add(acc[2], acc[3])))
+}
+
+#[inline(always)]
+fn bytes_of(x: &[f32]) -> &[u8] {
+    // SAFETY: any f32 is four valid bytes.
+    unsafe { std::slice::from_raw_parts(x.as_ptr().cast(), size_of_val(x)) }
+}
+
+#[inline(always)]
+fn bytes_of_mut(x: &mut [f32]) -> &mut [u8] {
+    // SAFETY: any f32 is four valid bytes, and any four bytes are an f32.
+    unsafe { std::slice::from_raw_parts_mut(x.as_mut_ptr().cast(), size_of_val(x)) }
+}

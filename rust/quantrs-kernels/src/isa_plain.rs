@@ -1,0 +1,234 @@
+//! The operations of products in plain code.
+
+use crate::isa::Isa;
+use quantrs_simd::{bf16_value, f16_value};
+
+/// Arrays in place of vectors.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plain;
+
+#[inline(always)]
+fn each<T: Copy + Default, U: Copy, const N: usize>(a: [U; N], b: [U; N], f: impl Fn(U, U) -> T) -> [T; N] {
+    let mut out = [T::default(); N];
+    for i in 0..N {
+        out[i] = f(a[i], b[i]);
+    }
+    out
+}
+
+fn u16_at(b: &[u8], i: usize) -> u16 {
+    u16::from_le_bytes([b[2 * i], b[2 * i + 1]])
+}
+
+impl Isa for Plain {
+    type B = [u8; 32];
+    type I = [i32; 8];
+    type F = [f32; 8];
+    type WB = [u8; 32];
+    type WI = [i32; 8];
+    type WF = [f32; 8];
+    const W: usize = 8;
+    const INT_COLS: usize = 2;
+    const FLOAT_COLS: usize = 2;
+
+    #[inline(always)]
+    fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
+        f()
+    }
+
+    #[inline(always)]
+    fn load_bytes(self, b: &[u8]) -> [u8; 32] {
+        b[..32].try_into().expect("32 bytes")
+    }
+    #[inline(always)]
+    fn store_bytes(self, a: [u8; 32], out: &mut [u8]) {
+        out[..32].copy_from_slice(&a);
+    }
+    #[inline(always)]
+    fn nibbles(self, b: &[u8]) -> [u8; 32] {
+        std::array::from_fn(|i| b[..16][i % 16] >> (i / 16 * 4) & 15)
+    }
+    #[inline(always)]
+    fn nibbles_by_8(self, b: &[u8]) -> [u8; 32] {
+        std::array::from_fn(|i| b[..16][i / 16 * 8 + i % 8] >> (i / 8 % 2 * 4) & 15)
+    }
+    #[inline(always)]
+    fn crumbs(self, b: &[u8]) -> [u8; 32] {
+        std::array::from_fn(|i| b[..8][i / 4] >> (i % 4 * 2) & 3)
+    }
+    #[inline(always)]
+    fn bits(self, word: u32) -> [u8; 32] {
+        std::array::from_fn(|i| ((word >> i & 1) as u8).wrapping_neg())
+    }
+    #[inline(always)]
+    fn splat_byte(self, v: u8) -> [u8; 32] {
+        [v; 32]
+    }
+    #[inline(always)]
+    fn and(self, a: [u8; 32], b: [u8; 32]) -> [u8; 32] {
+        each(a, b, |a, b| a & b)
+    }
+    #[inline(always)]
+    fn or(self, a: [u8; 32], b: [u8; 32]) -> [u8; 32] {
+        each(a, b, |a, b| a | b)
+    }
+    #[inline(always)]
+    fn xor(self, a: [u8; 32], b: [u8; 32]) -> [u8; 32] {
+        each(a, b, |a, b| a ^ b)
+    }
+    #[inline(always)]
+    fn add_bytes(self, a: [u8; 32], b: [u8; 32]) -> [u8; 32] {
+        each(a, b, u8::wrapping_add)
+    }
+    #[inline(always)]
+    fn shr_and(self, a: [u8; 32], n: usize, mask: u8) -> [u8; 32] {
+        a.map(|a| a >> n & mask)
+    }
+    #[inline(always)]
+    fn lookup(self, table: &[u8; 16], i: [u8; 32]) -> [u8; 32] {
+        i.map(|i| table[usize::from(i & 15)])
+    }
+    #[inline(always)]
+    fn transpose(self, rows: [[u8; 32]; 8]) -> [[u8; 32]; 8] {
+        std::array::from_fn(|c| std::array::from_fn(|i| rows[i / 4][4 * c + i % 4]))
+    }
+
+    #[inline(always)]
+    fn f16(self, b: &[u8]) -> f32 {
+        f16_value(u16_at(b, 0))
+    }
+    #[inline(always)]
+    fn load_f16(self, b: &[u8]) -> [f32; 8] {
+        std::array::from_fn(|i| f16_value(u16_at(b, i)))
+    }
+    #[inline(always)]
+    fn load_bf16(self, b: &[u8]) -> [f32; 8] {
+        std::array::from_fn(|i| bf16_value(u16_at(b, i)))
+    }
+    #[inline(always)]
+    fn load_f32(self, b: &[u8]) -> [f32; 8] {
+        std::array::from_fn(|i| f32::from_le_bytes(b[4 * i..][..4].try_into().expect("4 bytes")))
+    }
+    #[inline(always)]
+    fn widen_u8(self, bytes: u64) -> [f32; 8] {
+        bytes.to_le_bytes().map(f32::from)
+    }
+    #[inline(always)]
+    fn widen_i8(self, bytes: u64) -> [f32; 8] {
+        bytes.to_le_bytes().map(|b| f32::from(b.cast_signed()))
+    }
+    #[inline(always)]
+    fn splat(self, v: f32) -> [f32; 8] {
+        [v; 8]
+    }
+    #[inline(always)]
+    fn pair(self, a: f32, b: f32) -> [f32; 8] {
+        [a, a, a, a, b, b, b, b]
+    }
+    #[inline(always)]
+    fn load(self, x: &[f32]) -> [f32; 8] {
+        x[..8].try_into().expect("8 values")
+    }
+    #[inline(always)]
+    fn store(self, a: [f32; 8], out: &mut [f32]) {
+        out[..8].copy_from_slice(&a);
+    }
+    #[inline(always)]
+    fn twice_each(self, a: [f32; 8]) -> ([f32; 8], [f32; 8]) {
+        (std::array::from_fn(|i| a[i / 2]), std::array::from_fn(|i| a[4 + i / 2]))
+    }
+    #[inline(always)]
+    fn add(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        each(a, b, |a, b| a + b)
+    }
+    #[inline(always)]
+    fn mul(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        each(a, b, |a, b| a * b)
+    }
+    #[inline(always)]
+    fn fma(self, a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
+        self.add(self.mul(a, b), c)
+    }
+    #[inline(always)]
+    fn sum(self, a: [f32; 8]) -> f32 {
+        ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]))
+    }
+
+    #[inline(always)]
+    fn isplat(self, v: i32) -> [i32; 8] {
+        [v; 8]
+    }
+    #[inline(always)]
+    fn isub(self, a: [i32; 8], b: [i32; 8]) -> [i32; 8] {
+        each(a, b, i32::wrapping_sub)
+    }
+    #[inline(always)]
+    fn dot(self, _byte: bool, mut acc: [i32; 8], u: [u8; 32], x: [u8; 32]) -> [i32; 8] {
+        for (i, acc) in acc.iter_mut().enumerate() {
+            for k in 4 * i..4 * i + 4 {
+                *acc = acc.wrapping_add(i32::from(u[k]) * i32::from(x[k].cast_signed()));
+            }
+        }
+        acc
+    }
+    #[inline(always)]
+    fn to_f32(self, a: [i32; 8]) -> [f32; 8] {
+        a.map(|a| a as f32)
+    }
+
+    #[inline(always)]
+    unsafe fn wide_bytes(self, p: *const u8) -> [u8; 32] {
+        // SAFETY: the caller's promise.
+        unsafe { p.cast::<[u8; 32]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn wide_quad(self, p: *const i8) -> [u8; 32] {
+        // SAFETY: the caller's promise.
+        let quad = unsafe { p.cast::<[u8; 4]>().read_unaligned() };
+        std::array::from_fn(|i| quad[i % 4])
+    }
+    #[inline(always)]
+    fn wide_dot(self, byte: bool, acc: [i32; 8], u: [u8; 32], x: [u8; 32]) -> [i32; 8] {
+        self.dot(byte, acc, u, x)
+    }
+    #[inline(always)]
+    fn wide_isplat(self, v: i32) -> [i32; 8] {
+        [v; 8]
+    }
+    #[inline(always)]
+    unsafe fn wide_iload(self, p: *const i32) -> [i32; 8] {
+        // SAFETY: the caller's promise.
+        unsafe { p.cast::<[i32; 8]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn wide_istore(self, a: [i32; 8], p: *mut i32) {
+        // SAFETY: the caller's promise.
+        unsafe { p.cast::<[i32; 8]>().write_unaligned(a) }
+    }
+    #[inline(always)]
+    fn wide_to_f32(self, a: [i32; 8]) -> [f32; 8] {
+        self.to_f32(a)
+    }
+    #[inline(always)]
+    fn wide_splat(self, v: f32) -> [f32; 8] {
+        [v; 8]
+    }
+    #[inline(always)]
+    unsafe fn wide_load(self, p: *const f32) -> [f32; 8] {
+        // SAFETY: the caller's promise.
+        unsafe { p.cast::<[f32; 8]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn wide_store(self, a: [f32; 8], p: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { p.cast::<[f32; 8]>().write_unaligned(a) }
+    }
+    #[inline(always)]
+    fn wide_mul(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        self.mul(a, b)
+    }
+    #[inline(always)]
+    fn wide_fma(self, a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
+        self.fma(a, b, c)
+    }
+}

@@ -1,0 +1,270 @@
+//! The operations of products with AVX2, AVX-VNNI and AVX-512 VNNI.
+//!
+//! The three share the narrow operations and differ in the dot products of bytes and in the wide vectors.
+
+use crate::isa::Isa;
+use core::arch::x86_64::*;
+use quantrs_simd::{Avx2Fma, Avx2Vnni, Avx512Vnni};
+
+/// One intrinsic expression, named by the trait's method.
+macro_rules! intrinsics {
+    ($($method:ident($($arg:ident: $t:ty),*) -> $r:ty = $body:expr;)*) => {$(
+        #[inline(always)]
+        fn $method(self, $($arg: $t),*) -> $r {
+            // SAFETY: a value of the token exists only where detection found the features; no memory outside the arguments is touched.
+            unsafe { $body }
+        }
+    )*};
+}
+
+/// A load or store through a pointer.
+macro_rules! through_pointers {
+    ($($method:ident($($arg:ident: $t:ty),*) $(-> $r:ty)? = $body:expr;)*) => {$(
+        #[inline(always)]
+        unsafe fn $method(self, $($arg: $t),*) $(-> $r)? {
+            // SAFETY: the caller's promise; features as in `intrinsics`.
+            unsafe { $body }
+        }
+    )*};
+}
+
+/// Bytes of a slice as a vector of 16, 8 or 4.
+#[inline(always)]
+fn first<const N: usize>(b: &[u8]) -> [u8; N] {
+    b[..N].try_into().expect("as many bytes")
+}
+
+/// Each of the 32 bits in its byte.
+const BIT_OF_BYTE: [u8; 32] = {
+    let mut bits = [0; 32];
+    let mut i = 0;
+    while i < 32 {
+        bits[i] = 1 << (i % 8);
+        i += 1;
+    }
+    bits
+};
+/// Which byte of a word holds the bit.
+const BYTE_OF_BIT: [u8; 32] = {
+    let mut bytes = [0; 32];
+    let mut i = 0;
+    while i < 32 {
+        bytes[i] = (i / 8) as u8;
+        i += 1;
+    }
+    bytes
+};
+
+/// Four products per lane without VNNI. A pair of products with u <= 127 and |x| <= 127 is at most 2 * 127 * 127 < 2^15, so the
+/// sum in 16 bits does not saturate. Larger u are split into the low seven bits and the top one: 2 * 127 * 128 and
+/// 2 * 128 * 127 are below 2^15 too, and -2 * 128 * 128 is just -2^15.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn dot_avx2(byte: bool, acc: __m256i, u: __m256i, x: __m256i) -> __m256i {
+    let ones = _mm256_set1_epi16(1);
+    if byte {
+        let low = _mm256_maddubs_epi16(_mm256_and_si256(u, _mm256_set1_epi8(127)), x);
+        let high = _mm256_maddubs_epi16(_mm256_and_si256(u, _mm256_set1_epi8(-128)), x);
+        let sum = _mm256_add_epi32(_mm256_madd_epi16(low, ones), _mm256_madd_epi16(high, ones));
+        _mm256_add_epi32(acc, sum)
+    } else {
+        _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(u, x), ones))
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn transpose_8x8(r: [__m256i; 8]) -> [__m256i; 8] {
+    let pair = |a, b| (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+    let ((a0, a1), (a2, a3)) = (pair(r[0], r[1]), pair(r[2], r[3]));
+    let ((a4, a5), (a6, a7)) = (pair(r[4], r[5]), pair(r[6], r[7]));
+    let pair = |a, b| (_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+    let ((b0, b1), (b2, b3)) = (pair(a0, a2), pair(a1, a3));
+    let ((b4, b5), (b6, b7)) = (pair(a4, a6), pair(a5, a7));
+    let low = |a, b| _mm256_permute2x128_si256::<0x20>(a, b);
+    let high = |a, b| _mm256_permute2x128_si256::<0x31>(a, b);
+    [low(b0, b4), low(b1, b5), low(b2, b6), low(b3, b7), high(b0, b4), high(b1, b5), high(b2, b6), high(b3, b7)]
+}
+
+/// The operations on narrow vectors, the same for all tokens.
+macro_rules! narrow {
+    () => {
+        type B = __m256i;
+        type I = __m256i;
+        type F = __m256;
+
+        #[inline(always)]
+        fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
+            self.vectorize(f)
+        }
+
+        #[inline(always)]
+        fn load_bytes(self, b: &[u8]) -> __m256i {
+            assert!(b.len() >= 32);
+            // SAFETY: the assertion; features as in `intrinsics`.
+            unsafe { _mm256_loadu_si256(b.as_ptr().cast()) }
+        }
+        #[inline(always)]
+        fn store_bytes(self, a: __m256i, out: &mut [u8]) {
+            assert!(out.len() >= 32);
+            // SAFETY: the assertion; features as in `intrinsics`.
+            unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), a) }
+        }
+        #[inline(always)]
+        fn load(self, x: &[f32]) -> __m256 {
+            assert!(x.len() >= 8);
+            // SAFETY: the assertion; features as in `intrinsics`.
+            unsafe { _mm256_loadu_ps(x.as_ptr()) }
+        }
+        #[inline(always)]
+        fn store(self, a: __m256, out: &mut [f32]) {
+            assert!(out.len() >= 8);
+            // SAFETY: the assertion; features as in `intrinsics`.
+            unsafe { _mm256_storeu_ps(out.as_mut_ptr(), a) }
+        }
+
+        intrinsics! {
+            nibbles(b: &[u8]) -> __m256i = {
+                let low = _mm_loadu_si128(first::<16>(b).as_ptr().cast());
+                let both = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), _mm_srli_epi16::<4>(low));
+                _mm256_and_si256(both, _mm256_set1_epi8(15))
+            };
+            nibbles_by_8(b: &[u8]) -> __m256i = {
+                let low = _mm_loadu_si128(first::<16>(b).as_ptr().cast());
+                let high = _mm_srli_epi16::<4>(low);
+                let both = _mm256_castsi128_si256(_mm_unpacklo_epi64(low, high));
+                let both = _mm256_inserti128_si256::<1>(both, _mm_unpackhi_epi64(low, high));
+                _mm256_and_si256(both, _mm256_set1_epi8(15))
+            };
+            crumbs(b: &[u8]) -> __m256i = {
+                let b = _mm256_cvtepu8_epi32(_mm_loadl_epi64(first::<8>(b).as_ptr().cast()));
+                let b = _mm256_or_si256(b, _mm256_slli_epi32::<6>(b));
+                _mm256_and_si256(_mm256_or_si256(b, _mm256_slli_epi32::<12>(b)), _mm256_set1_epi8(3))
+            };
+            bits(word: u32) -> __m256i = {
+                let bytes = _mm256_loadu_si256(BYTE_OF_BIT.as_ptr().cast());
+                let bit = _mm256_loadu_si256(BIT_OF_BYTE.as_ptr().cast());
+                let word = _mm256_shuffle_epi8(_mm256_set1_epi32(word.cast_signed()), bytes);
+                _mm256_cmpeq_epi8(_mm256_and_si256(word, bit), bit)
+            };
+            splat_byte(v: u8) -> __m256i = _mm256_set1_epi8(v.cast_signed());
+            and(a: __m256i, b: __m256i) -> __m256i = _mm256_and_si256(a, b);
+            or(a: __m256i, b: __m256i) -> __m256i = _mm256_or_si256(a, b);
+            xor(a: __m256i, b: __m256i) -> __m256i = _mm256_xor_si256(a, b);
+            add_bytes(a: __m256i, b: __m256i) -> __m256i = _mm256_add_epi8(a, b);
+            shr_and(a: __m256i, n: usize, mask: u8) -> __m256i = {
+                let shifted = _mm256_srl_epi16(a, _mm_cvtsi32_si128(n as i32));
+                _mm256_and_si256(shifted, _mm256_set1_epi8(mask.cast_signed()))
+            };
+            lookup(table: &[u8; 16], i: __m256i) -> __m256i = {
+                let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
+                _mm256_shuffle_epi8(table, i)
+            };
+            transpose(rows: [__m256i; 8]) -> [__m256i; 8] = transpose_8x8(rows);
+
+            f16(b: &[u8]) -> f32 = {
+                let bits = i32::from(u16::from_le_bytes(first::<2>(b)));
+                _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits)))
+            };
+            load_f16(b: &[u8]) -> __m256 = _mm256_cvtph_ps(_mm_loadu_si128(first::<16>(b).as_ptr().cast()));
+            load_bf16(b: &[u8]) -> __m256 = {
+                let words = _mm256_cvtepu16_epi32(_mm_loadu_si128(first::<16>(b).as_ptr().cast()));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words))
+            };
+            load_f32(b: &[u8]) -> __m256 = _mm256_castsi256_ps(_mm256_loadu_si256(first::<32>(b).as_ptr().cast()));
+            widen_u8(bytes: u64) -> __m256 = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(bytes.cast_signed())));
+            widen_i8(bytes: u64) -> __m256 = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(bytes.cast_signed())));
+            splat(v: f32) -> __m256 = _mm256_set1_ps(v);
+            pair(a: f32, b: f32) -> __m256 = _mm256_set_m128(_mm_set1_ps(b), _mm_set1_ps(a));
+            twice_each(a: __m256) -> (__m256, __m256) = (
+                _mm256_permutevar8x32_ps(a, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3)),
+                _mm256_permutevar8x32_ps(a, _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7)),
+            );
+            add(a: __m256, b: __m256) -> __m256 = _mm256_add_ps(a, b);
+            mul(a: __m256, b: __m256) -> __m256 = _mm256_mul_ps(a, b);
+            fma(a: __m256, b: __m256, c: __m256) -> __m256 = _mm256_fmadd_ps(a, b, c);
+            sum(a: __m256) -> f32 = {
+                let a = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+                let a = _mm_add_ps(a, _mm_movehl_ps(a, a));
+                _mm_cvtss_f32(_mm_add_ss(a, _mm_movehdup_ps(a)))
+            };
+            isplat(v: i32) -> __m256i = _mm256_set1_epi32(v);
+            isub(a: __m256i, b: __m256i) -> __m256i = _mm256_sub_epi32(a, b);
+            to_f32(a: __m256i) -> __m256 = _mm256_cvtepi32_ps(a);
+        }
+    };
+}
+
+/// Wide vectors of 256 bits.
+macro_rules! wide_256 {
+    () => {
+        type WB = __m256i;
+        type WI = __m256i;
+        type WF = __m256;
+        const W: usize = 8;
+        const INT_COLS: usize = 3;
+        const FLOAT_COLS: usize = 6;
+
+        through_pointers! {
+            wide_bytes(p: *const u8) -> __m256i = _mm256_loadu_si256(p.cast());
+            wide_quad(p: *const i8) -> __m256i = _mm256_set1_epi32(p.cast::<i32>().read_unaligned());
+            wide_iload(p: *const i32) -> __m256i = _mm256_loadu_si256(p.cast());
+            wide_istore(a: __m256i, p: *mut i32) = _mm256_storeu_si256(p.cast(), a);
+            wide_load(p: *const f32) -> __m256 = _mm256_loadu_ps(p);
+            wide_store(a: __m256, p: *mut f32) = _mm256_storeu_ps(p, a);
+        }
+        intrinsics! {
+            wide_isplat(v: i32) -> __m256i = _mm256_set1_epi32(v);
+            wide_to_f32(a: __m256i) -> __m256 = _mm256_cvtepi32_ps(a);
+            wide_splat(v: f32) -> __m256 = _mm256_set1_ps(v);
+            wide_mul(a: __m256, b: __m256) -> __m256 = _mm256_mul_ps(a, b);
+            wide_fma(a: __m256, b: __m256, c: __m256) -> __m256 = _mm256_fmadd_ps(a, b, c);
+        }
+    };
+}
+
+impl Isa for Avx2Fma {
+    narrow!();
+    wide_256!();
+    intrinsics! {
+        dot(byte: bool, acc: __m256i, u: __m256i, x: __m256i) -> __m256i = dot_avx2(byte, acc, u, x);
+        wide_dot(byte: bool, acc: __m256i, u: __m256i, x: __m256i) -> __m256i = dot_avx2(byte, acc, u, x);
+    }
+}
+
+impl Isa for Avx2Vnni {
+    narrow!();
+    wide_256!();
+    intrinsics! {
+        dot(_byte: bool, acc: __m256i, u: __m256i, x: __m256i) -> __m256i = _mm256_dpbusd_avx_epi32(acc, u, x);
+        wide_dot(_byte: bool, acc: __m256i, u: __m256i, x: __m256i) -> __m256i = _mm256_dpbusd_avx_epi32(acc, u, x);
+    }
+}
+
+impl Isa for Avx512Vnni {
+    narrow!();
+    type WB = __m512i;
+    type WI = __m512i;
+    type WF = __m512;
+    const W: usize = 16;
+    const INT_COLS: usize = 6;
+    const FLOAT_COLS: usize = 12;
+
+    through_pointers! {
+        wide_bytes(p: *const u8) -> __m512i = _mm512_loadu_si512(p.cast());
+        wide_quad(p: *const i8) -> __m512i = _mm512_set1_epi32(p.cast::<i32>().read_unaligned());
+        wide_iload(p: *const i32) -> __m512i = _mm512_loadu_si512(p.cast());
+        wide_istore(a: __m512i, p: *mut i32) = _mm512_storeu_si512(p.cast(), a);
+        wide_load(p: *const f32) -> __m512 = _mm512_loadu_ps(p);
+        wide_store(a: __m512, p: *mut f32) = _mm512_storeu_ps(p, a);
+    }
+    intrinsics! {
+        dot(_byte: bool, acc: __m256i, u: __m256i, x: __m256i) -> __m256i = _mm256_dpbusd_epi32(acc, u, x);
+        wide_dot(_byte: bool, acc: __m512i, u: __m512i, x: __m512i) -> __m512i = _mm512_dpbusd_epi32(acc, u, x);
+        wide_isplat(v: i32) -> __m512i = _mm512_set1_epi32(v);
+        wide_to_f32(a: __m512i) -> __m512 = _mm512_cvtepi32_ps(a);
+        wide_splat(v: f32) -> __m512 = _mm512_set1_ps(v);
+        wide_mul(a: __m512, b: __m512) -> __m512 = _mm512_mul_ps(a, b);
+        wide_fma(a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_fmadd_ps(a, b, c);
+    }
+}

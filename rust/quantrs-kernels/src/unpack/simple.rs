@@ -1,0 +1,142 @@
+//! Blocks of 32 and 64: Q4, Q5, Q8, IQ4_NL and FP4; and IQ4_XS, which shares the levels of IQ4_NL.
+
+use super::{Scales, Unpack, join, u32_at};
+use crate::isa::Isa;
+use quantrs_blocks::decoding::{half_scale_mxfp4, half_scale_nvfp4};
+
+/// Levels of IQ4 plus 128.
+const IQ4_CODES: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
+/// Doubled E2M1 values plus 16.
+const FP4_CODES: [u8; 16] = [16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4];
+
+/// A block of 32 with an f16 scale in front, an f16 minimum after it if `$mins`, and codes.
+macro_rules! blocks_of_32 {
+    ($($name:ident: $bytes:literal bytes, offset $offset:literal, mins $mins:literal, byte $byte:literal, |$m:ident, $b:ident| $codes:expr;)*) => {$(
+        pub(crate) struct $name;
+        impl Unpack for $name {
+            const BLOCK_LEN: usize = 32;
+            const BLOCK_BYTES: usize = $bytes;
+            const GROUP: usize = 32;
+            const OFFSET: u8 = $offset;
+            const MINS: bool = $mins;
+            const BYTE: bool = $byte;
+            type State = ();
+
+            #[inline(always)]
+            fn scales<M: Isa>(m: M, b: &[u8], n_groups: usize, out: &mut Scales) {
+                for (g, b) in b.chunks_exact($bytes).take(n_groups).enumerate() {
+                    out.s[g] = m.f16(b);
+                    if $mins {
+                        out.m[g] = m.f16(&b[2..]);
+                    }
+                }
+            }
+            #[inline(always)]
+            fn codes<M: Isa>($m: M, _: &(), b: &[u8], i: usize) -> M::B {
+                let $b = &b[i * $bytes..][..$bytes];
+                $codes
+            }
+        }
+    )*};
+}
+
+blocks_of_32! {
+    Q4_0: 18 bytes, offset 8, mins false, byte false, |m, b| m.nibbles(&b[2..]);
+    Q4_1: 20 bytes, offset 0, mins true, byte false, |m, b| m.nibbles(&b[4..]);
+    Q5_0: 22 bytes, offset 16, mins false, byte false, |m, b| fifth_bit(m, m.nibbles(&b[6..]), u32_at(b, 2));
+    Q5_1: 24 bytes, offset 0, mins true, byte false, |m, b| fifth_bit(m, m.nibbles(&b[8..]), u32_at(b, 4));
+    Q8_0: 34 bytes, offset 128, mins false, byte true, |m, b| m.xor(m.load_bytes(&b[2..]), m.splat_byte(128));
+    Q8_1: 36 bytes, offset 128, mins false, byte true, |m, b| m.xor(m.load_bytes(&b[4..]), m.splat_byte(128));
+    Iq4Nl: 18 bytes, offset 128, mins false, byte true, |m, b| m.lookup(&IQ4_CODES, m.nibbles(&b[2..]));
+}
+
+#[inline(always)]
+fn fifth_bit<M: Isa>(m: M, nibbles: M::B, high: u32) -> M::B {
+    m.or(nibbles, m.and(m.bits(high), m.splat_byte(16)))
+}
+
+pub(crate) struct Mxfp4;
+
+impl Unpack for Mxfp4 {
+    const BLOCK_LEN: usize = 32;
+    const BLOCK_BYTES: usize = 17;
+    const GROUP: usize = 32;
+    const OFFSET: u8 = 16;
+    const MINS: bool = false;
+    const BYTE: bool = false;
+    type State = ();
+
+    #[inline(always)]
+    fn scales<M: Isa>(_: M, b: &[u8], n_groups: usize, out: &mut Scales) {
+        for (g, b) in b.chunks_exact(17).take(n_groups).enumerate() {
+            out.s[g] = half_scale_mxfp4(b[0]);
+        }
+    }
+    #[inline(always)]
+    fn codes<M: Isa>(m: M, _: &(), b: &[u8], i: usize) -> M::B {
+        m.lookup(&FP4_CODES, m.nibbles(&b[17 * i + 1..]))
+    }
+}
+
+pub(crate) struct Nvfp4;
+
+impl Unpack for Nvfp4 {
+    const BLOCK_LEN: usize = 64;
+    const BLOCK_BYTES: usize = 36;
+    const GROUP: usize = 16;
+    const OFFSET: u8 = 16;
+    const MINS: bool = false;
+    const BYTE: bool = false;
+    type State = ();
+
+    #[inline(always)]
+    fn scales<M: Isa>(_: M, b: &[u8], n_groups: usize, out: &mut Scales) {
+        for g in 0..n_groups {
+            out.s[g] = half_scale_nvfp4(b[g / 4 * 36 + g % 4]);
+        }
+    }
+    #[inline(always)]
+    fn codes<M: Isa>(m: M, _: &(), b: &[u8], i: usize) -> M::B {
+        m.lookup(&FP4_CODES, m.nibbles_by_8(&b[i / 2 * 36 + 4 + i % 2 * 16..]))
+    }
+}
+
+pub(crate) struct Iq4Xs;
+
+impl Unpack for Iq4Xs {
+    const BLOCK_LEN: usize = 256;
+    const BLOCK_BYTES: usize = 136;
+    const GROUP: usize = 32;
+    const OFFSET: u8 = 128;
+    const MINS: bool = false;
+    const BYTE: bool = true;
+    type State = ();
+
+    #[inline(always)]
+    fn scales<M: Isa>(m: M, b: &[u8], _: usize, out: &mut Scales) {
+        let (high, low) = (u32::from(b[2]) | u32::from(b[3]) << 8, u32_at(b, 4));
+        let mut scales = [0u8; 8];
+        for (j, scale) in scales.iter_mut().enumerate() {
+            *scale = ((low >> (4 * j) & 15) | (high >> (2 * j) & 3) << 4) as u8;
+        }
+        // Less 32, in every byte at once: none is above 63, so no borrow crosses.
+        let signed = (u64::from_le_bytes(scales) | 0x8080_8080_8080_8080) - 0x2020_2020_2020_2020;
+        let signed = signed ^ 0x8080_8080_8080_8080;
+        m.store(m.mul(m.splat(m.f16(b)), m.widen_i8(signed)), &mut out.s);
+    }
+    #[inline(always)]
+    fn codes<M: Isa>(m: M, _: &(), b: &[u8], i: usize) -> M::B {
+        m.lookup(&IQ4_CODES, m.nibbles(&b[8 + 16 * i..]))
+    }
+}
+
+/// Eight scales and eight minimums of six bits (Q4_K, Q5_K).
+#[inline(always)]
+pub(super) fn six_bit_pairs(b: &[u8]) -> (u64, u64) {
+    let (a, c, d) = (u32_at(b, 0), u32_at(b, 4), u32_at(b, 8));
+    let six = 0x3f3f_3f3f;
+    let (four, two) = (0x0f0f_0f0f, 0x0303_0303);
+    let scales = join(a & six, (d & four) | ((a >> 6) & two) << 4);
+    let mins = join(c & six, ((d >> 4) & four) | ((c >> 6) & two) << 4);
+    (scales, mins)
+}
