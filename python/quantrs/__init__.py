@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from quantrs._native import __version__
-    from quantrs.arrays import ArrayError, QuantizedArray, quantize
+    from quantrs.arrays import ArrayError, QuantizedArray, matmul_i8, quantize
     from quantrs.block_types import BlockType, types
     from quantrs.checkpoint import Checkpoint, Tensor, open
     from quantrs.errors import (
@@ -49,6 +49,7 @@ __all__ = [
     "Tensor",
     "UsageError",
     "__version__",
+    "matmul_i8",
     "open",
     "quantize",
     "quantize_checkpoint",
@@ -70,6 +71,7 @@ _HOMES = {
     "Tensor": "checkpoint",
     "UsageError": "errors",
     "__version__": "_native",
+    "matmul_i8": "arrays",
     "open": "checkpoint",
     "quantize": "arrays",
     "quantize_checkpoint": "pipeline",

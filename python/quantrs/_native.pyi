@@ -29,6 +29,8 @@ __all__ = [
     "default_threads",
     "level",
     "levels",
+    "matmul",
+    "matmul_i8",
     "row_errors",
 ]
 
@@ -129,6 +131,36 @@ def row_errors(
     threads: int | None = None,
 ) -> tuple[float, float, float]:
     """(sum of squared differences, sum of squared reference values, largest absolute difference), summed in float64 in row order."""
+
+def matmul(
+    packed: NDArray[np.uint8],
+    packed_type: str,
+    x: NDArray[np.float32],
+    out: NDArray[np.float32],
+    *,
+    exact: bool = False,
+    threads: int | None = None,
+) -> None:
+    """``out[i, r] = sum over k of w[r, k] * x[i, k]``.
+
+    Parameters
+    ----------
+    packed
+        The rows w, of as many values as x has columns.
+    x
+        ``[n, n_cols]``, C-contiguous; rounded to int8 unless `exact` or w is of floats.
+    out
+        ``[n, n_rows]``, C-contiguous.
+    """
+
+def matmul_i8(
+    a: NDArray[np.int8],
+    b: NDArray[np.int8],
+    out: NDArray[np.int32],
+    *,
+    threads: int | None = None,
+) -> None:
+    """``out[i, j] = sum over l of a[i, l] * b[j, l]``; a: ``[m, k]``, b: ``[n, k]``, out: ``[m, n]``, all C-contiguous."""
 
 @final
 class TensorInfo:

@@ -31,7 +31,7 @@ pub(crate) struct Span {
     pub(crate) sums_32: [f32; 8],
 }
 
-const _: () = assert!(size_of::<Span>() == 512);
+const _: () = assert!(size_of::<Span>() == crate::isa::STRIDE && std::mem::offset_of!(Span, codes) == 0);
 
 impl Span {
     const ZERO: Span = Span {

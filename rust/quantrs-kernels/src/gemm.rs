@@ -143,17 +143,12 @@ impl Chunk<'_> {
         }
         for q in 0..K::GROUP / 4 {
             let at = (g * (K::GROUP / 4) + q) * rows * 4;
-            // SAFETY: group g is inside the panel, which holds SPAN * DEPTH weights of MAX_ROWS rows.
-            let codes = unsafe { self.panel.codes.as_ptr().add(at) };
-            // SAFETY: as above.
-            let u = unsafe { [m.wide_bytes(codes), m.wide_bytes(codes.add(4 * M::W))] };
-            for c in 0..COLS {
-                // SAFETY: k + 4q + 4 is at most SPAN.
-                let quad = unsafe { m.wide_quad(x(c).codes.as_ptr().add(k + 4 * q)) };
-                for h in 0..2 {
-                    dots[c][h] = m.wide_dot(K::BYTE, dots[c][h], u[h], quad);
-                }
-            }
+            // SAFETY: group g is inside the panel, which holds SPAN * DEPTH weights of MAX_ROWS rows; k + 4q + 4 is at most SPAN, and
+            // the columns' spans follow each other.
+            dots = unsafe {
+                let codes = self.panel.codes.as_ptr().add(at);
+                m.add_quads(K::BYTE, dots, codes, std::ptr::from_ref(x(0)).cast::<i8>().add(k + 4 * q))
+            };
         }
         // SAFETY: group g is inside the panel.
         let scales = unsafe { self.panel.scales.as_ptr().add(g * rows) };

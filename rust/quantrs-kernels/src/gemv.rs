@@ -1,5 +1,10 @@
 //! One input column: rows are read once, unpacked in registers and multiplied; memory is the limit.
 
+#![expect(
+    clippy::needless_range_loop,
+    reason = "indices over registers are plainer than zipped iterators, and always unrolled"
+)]
+
 use crate::activations::Span;
 use crate::isa::Isa;
 use crate::unpack::{SPAN, Scales, Unpack};
@@ -31,21 +36,28 @@ pub(crate) fn dot_rows<M: Isa, F: Unpack>(
         // Not `map`: its closure is not always inlined, and vector operations outside are slow.
         let mut states = [None; ROWS];
         for r in 0..ROWS {
+            // The same span of the next group of rows: a kibibyte per row is too short for the hardware to notice a pattern.
+            let ahead = spans[r].as_ptr().wrapping_add(ROWS * rows[r].len());
+            for line in (0..F::SPAN_BYTES).step_by(64) {
+                m.prefetch(ahead.wrapping_add(line));
+            }
             states[r] = Some(F::scales(m, spans[r], n_chunks * 32 / F::GROUP, &mut scales[r]));
             acc[r] = with_activations::<M, F>(m, &mut scales[r], x, acc[r]);
         }
-        for i in 0..n_chunks {
-            let codes = m.load_bytes(&bytes_of(&x.codes)[32 * i..]);
-            // -OFFSET times the sum of the codes of each lane.
-            let start = m.isplat(0);
-            let start =
-                if F::OFFSET == 0 { start } else { m.isub(start, m.dot(true, start, m.splat_byte(F::OFFSET), codes)) };
-            for r in 0..ROWS {
-                let state = states[r].as_ref().expect("set above");
-                let dot = m.dot(F::BYTE, start, F::codes(m, state, spans[r], i), codes);
-                let s = &scales[r].s;
-                let scale = if F::GROUP == 32 { m.splat(s[i]) } else { m.pair(s[2 * i], s[2 * i + 1]) };
-                acc[r] = m.fma(m.to_f32(dot), scale, acc[r]);
+        let chunks = Chunks::<F> { x, spans, states: &states, scales: &scales };
+        if n_chunks == SPAN / 32 {
+            // Spelled out, so that what depends on the chunk is constant.
+            acc = chunks.add(m, 0, acc);
+            acc = chunks.add(m, 1, acc);
+            acc = chunks.add(m, 2, acc);
+            acc = chunks.add(m, 3, acc);
+            acc = chunks.add(m, 4, acc);
+            acc = chunks.add(m, 5, acc);
+            acc = chunks.add(m, 6, acc);
+            acc = chunks.add(m, 7, acc);
+        } else {
+            for i in 0..n_chunks {
+                acc = chunks.add(m, i, acc);
             }
         }
     }
@@ -54,6 +66,35 @@ pub(crate) fn dot_rows<M: Isa, F: Unpack>(
         sums[r] = m.sum(acc[r]);
     }
     sums
+}
+
+/// A span of each row with that of the column.
+struct Chunks<'a, F: Unpack> {
+    x: &'a Span,
+    spans: [&'a [u8]; ROWS],
+    states: &'a [Option<F::State>; ROWS],
+    scales: &'a [Scales; ROWS],
+}
+
+impl<F: Unpack> Chunks<'_, F> {
+    /// Add the products of the 32 weights `32 * i..`.
+    #[inline(always)]
+    fn add<M: Isa>(&self, m: M, i: usize, mut acc: [M::F; ROWS]) -> [M::F; ROWS] {
+        let codes = m.load_bytes(&bytes_of(&self.x.codes)[32 * i..]);
+        // -OFFSET times the sum of the codes of each lane.
+        let mut start = m.isplat(0);
+        if F::OFFSET != 0 {
+            start = m.isub(start, m.dot(true, start, m.splat_byte(F::OFFSET), codes));
+        }
+        for r in 0..ROWS {
+            let state = self.states[r].as_ref().expect("set for all rows");
+            let dot = m.dot(F::BYTE, start, F::codes(m, state, self.spans[r], i), codes);
+            let s = &self.scales[r].s;
+            let scale = if F::GROUP == 32 { m.splat(s[i]) } else { m.pair(&s[2 * i..]) };
+            acc[r] = m.fma(m.to_f32(dot), scale, acc[r]);
+        }
+        acc
+    }
 }
 
 /// Multiply the scales with those of the activations, and take the minimums into account.

@@ -4,6 +4,9 @@ use quantrs_simd::Level;
 #[cfg(target_arch = "x86_64")]
 use quantrs_simd::{Avx2Fma, Avx2Vnni, Avx512Vnni};
 
+/// Bytes from a column to the next in a tile of integers.
+pub(crate) const STRIDE: usize = 512;
+
 /// Vectors of one kind of CPU. "Narrow" ones have 32 bytes, 8 i32 or 8 f32; they unpack weights and serve single columns.
 /// "Wide" ones have `W` lanes of 32 bits and serve the tiles of a matrix product.
 ///
@@ -55,6 +58,13 @@ pub(crate) trait Isa: Copy + Send + Sync {
     fn add_bytes(self, a: Self::B, b: Self::B) -> Self::B;
     /// `(a >> n) & mask`, for masks that keep none of the bits that come from the neighbour.
     fn shr_and(self, a: Self::B, n: usize, mask: u8) -> Self::B;
+    /// `(a << n) & mask`, for such masks.
+    fn shl_and(self, a: Self::B, n: usize, mask: u8) -> Self::B;
+    /// The bits of `mask << from`, moved to `mask << to`.
+    #[inline(always)]
+    fn move_bits(self, a: Self::B, mask: u8, from: usize, to: usize) -> Self::B {
+        if from >= to { self.shr_and(a, from - to, mask << to) } else { self.shl_and(a, to - from, mask << to) }
+    }
     /// `table[i]` for i below 16.
     fn lookup(self, table: &[u8; 16], i: Self::B) -> Self::B;
     /// Eight vectors as a matrix of 8 x 8 groups of four bytes, transposed.
@@ -74,8 +84,16 @@ pub(crate) trait Isa: Copy + Send + Sync {
     fn widen_i8(self, bytes: u64) -> Self::F;
     /// All lanes `v`.
     fn splat(self, v: f32) -> Self::F;
-    /// Four lanes `a`, four lanes `b`.
-    fn pair(self, a: f32, b: f32) -> Self::F;
+    /// Four lanes `x[0]`, four lanes `x[1]`. Panics when there are fewer.
+    fn pair(self, x: &[f32]) -> Self::F;
+    /// Eight f16 at multiples of `stride` bytes. Panics when there are fewer.
+    fn gather_f16(self, b: &[u8], stride: usize) -> Self::F;
+    /// Two f16 side by side at multiples of `stride`, as `gather_f16`: the first ones, the second ones.
+    fn gather_f16_pairs(self, b: &[u8], stride: usize) -> (Self::F, Self::F);
+    /// The lanes, in registers: small stores followed by a wide load would wait for each other.
+    fn set(self, lanes: [f32; 8]) -> Self::F;
+    /// The bytes, in registers, as `set`.
+    fn set_bytes(self, bytes: [u64; 4]) -> Self::B;
     /// The first 8. Panics when there are fewer.
     fn load(self, x: &[f32]) -> Self::F;
     /// To the first 8. Panics when there are fewer.
@@ -102,6 +120,9 @@ pub(crate) trait Isa: Copy + Send + Sync {
     /// To f32, exact up to 2^24.
     fn to_f32(self, a: Self::I) -> Self::F;
 
+    /// Ask for the cache line at `p` ahead of its use; any address will do.
+    fn prefetch(self, p: *const u8);
+
     /// # Safety
     ///
     /// `4 * W` bytes can be read at `p`.
@@ -114,6 +135,29 @@ pub(crate) trait Isa: Copy + Send + Sync {
     unsafe fn wide_quad(self, p: *const i8) -> Self::WB;
     /// As [`dot`](Isa::dot).
     fn wide_dot(self, byte: bool, acc: Self::WI, u: Self::WB, x: Self::WB) -> Self::WI;
+    /// To each of `dots[c]` the products of four weights of each row, two wide vectors at `u`, with four bytes of column c, at
+    /// `x + c * STRIDE`.
+    ///
+    /// # Safety
+    ///
+    /// `8 * W` bytes can be read at `u`, a multiple of `4 * W`, and four at each place in `x`.
+    #[inline(always)]
+    unsafe fn add_quads<const COLS: usize>(
+        self,
+        byte: bool,
+        mut dots: [[Self::WI; 2]; COLS],
+        u: *const u8,
+        x: *const i8,
+    ) -> [[Self::WI; 2]; COLS] {
+        // SAFETY: the caller's promise.
+        let u = unsafe { [self.wide_bytes(u), self.wide_bytes(u.add(4 * Self::W))] };
+        for (c, dots) in dots.iter_mut().enumerate() {
+            // SAFETY: the caller's promise.
+            let quad = unsafe { self.wide_quad(x.add(c * STRIDE)) };
+            *dots = [self.wide_dot(byte, dots[0], u[0], quad), self.wide_dot(byte, dots[1], u[1], quad)];
+        }
+        dots
+    }
     /// All lanes `v`.
     fn wide_isplat(self, v: i32) -> Self::WI;
     /// # Safety

@@ -85,6 +85,10 @@ impl Isa for Plain {
         a.map(|a| a >> n & mask)
     }
     #[inline(always)]
+    fn shl_and(self, a: [u8; 32], n: usize, mask: u8) -> [u8; 32] {
+        a.map(|a| a << n & mask)
+    }
+    #[inline(always)]
     fn lookup(self, table: &[u8; 16], i: [u8; 32]) -> [u8; 32] {
         i.map(|i| table[usize::from(i & 15)])
     }
@@ -122,8 +126,24 @@ impl Isa for Plain {
         [v; 8]
     }
     #[inline(always)]
-    fn pair(self, a: f32, b: f32) -> [f32; 8] {
-        [a, a, a, a, b, b, b, b]
+    fn pair(self, x: &[f32]) -> [f32; 8] {
+        std::array::from_fn(|i| x[..2][i / 4])
+    }
+    #[inline(always)]
+    fn gather_f16(self, b: &[u8], stride: usize) -> [f32; 8] {
+        std::array::from_fn(|i| self.f16(&b[i * stride..]))
+    }
+    #[inline(always)]
+    fn gather_f16_pairs(self, b: &[u8], stride: usize) -> ([f32; 8], [f32; 8]) {
+        (self.gather_f16(b, stride), self.gather_f16(&b[2..], stride))
+    }
+    #[inline(always)]
+    fn set(self, lanes: [f32; 8]) -> [f32; 8] {
+        lanes
+    }
+    #[inline(always)]
+    fn set_bytes(self, bytes: [u64; 4]) -> [u8; 32] {
+        std::array::from_fn(|i| bytes[i / 8].to_le_bytes()[i % 8])
     }
     #[inline(always)]
     fn load(self, x: &[f32]) -> [f32; 8] {
@@ -175,6 +195,9 @@ impl Isa for Plain {
     fn to_f32(self, a: [i32; 8]) -> [f32; 8] {
         a.map(|a| a as f32)
     }
+
+    #[inline(always)]
+    fn prefetch(self, _: *const u8) {}
 
     #[inline(always)]
     unsafe fn wide_bytes(self, p: *const u8) -> [u8; 32] {

@@ -2,7 +2,7 @@
 //!
 //! The three share the narrow operations and differ in the dot products of bytes and in the wide vectors.
 
-use crate::isa::Isa;
+use crate::isa::{Isa, STRIDE};
 use core::arch::x86_64::*;
 use quantrs_simd::{Avx2Fma, Avx2Vnni, Avx512Vnni};
 
@@ -156,6 +156,10 @@ macro_rules! narrow {
                 let shifted = _mm256_srl_epi16(a, _mm_cvtsi32_si128(n as i32));
                 _mm256_and_si256(shifted, _mm256_set1_epi8(mask.cast_signed()))
             };
+            shl_and(a: __m256i, n: usize, mask: u8) -> __m256i = {
+                let shifted = _mm256_sll_epi16(a, _mm_cvtsi32_si128(n as i32));
+                _mm256_and_si256(shifted, _mm256_set1_epi8(mask.cast_signed()))
+            };
             lookup(table: &[u8; 16], i: __m256i) -> __m256i = {
                 let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
                 _mm256_shuffle_epi8(table, i)
@@ -175,7 +179,29 @@ macro_rules! narrow {
             widen_u8(bytes: u64) -> __m256 = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(bytes.cast_signed())));
             widen_i8(bytes: u64) -> __m256 = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(bytes.cast_signed())));
             splat(v: f32) -> __m256 = _mm256_set1_ps(v);
-            pair(a: f32, b: f32) -> __m256 = _mm256_set_m128(_mm_set1_ps(b), _mm_set1_ps(a));
+            pair(x: &[f32]) -> __m256 = {
+                let pairs = _mm256_castpd_ps(_mm256_set1_pd(f64::from_bits(u64::from(x[0].to_bits()) | u64::from(x[1].to_bits()) << 32)));
+                _mm256_permutevar_ps(pairs, _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1))
+            };
+            set(v: [f32; 8]) -> __m256 = _mm256_setr_ps(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]);
+            set_bytes(v: [u64; 4]) -> __m256i = {
+                let v = v.map(u64::cast_signed);
+                _mm256_setr_epi64x(v[0], v[1], v[2], v[3])
+            };
+            gather_f16_pairs(b: &[u8], stride: usize) -> (__m256, __m256) = {
+                let at = |i: usize| i32::from_le_bytes(first::<4>(&b[i * stride..]));
+                let pairs = _mm256_setr_epi32(at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7));
+                let low = _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff));
+                // The packing works on halves of the vector: low 0..4, high 0..4, low 4..8, high 4..8.
+                let packed = _mm256_packus_epi32(low, _mm256_srli_epi32::<16>(pairs));
+                let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(packed);
+                let high = _mm256_extracti128_si256::<1>(packed);
+                (_mm256_cvtph_ps(_mm256_castsi256_si128(packed)), _mm256_cvtph_ps(high))
+            };
+            gather_f16(b: &[u8], stride: usize) -> __m256 = {
+                let at = |i: usize| i16::from_le_bytes(first::<2>(&b[i * stride..]));
+                _mm256_cvtph_ps(_mm_setr_epi16(at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7)))
+            };
             twice_each(a: __m256) -> (__m256, __m256) = (
                 _mm256_permutevar8x32_ps(a, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3)),
                 _mm256_permutevar8x32_ps(a, _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7)),
@@ -190,6 +216,7 @@ macro_rules! narrow {
             };
             isplat(v: i32) -> __m256i = _mm256_set1_epi32(v);
             isub(a: __m256i, b: __m256i) -> __m256i = _mm256_sub_epi32(a, b);
+            prefetch(p: *const u8) -> () = _mm_prefetch::<_MM_HINT_T0>(p.cast());
             to_f32(a: __m256i) -> __m256 = _mm256_cvtepi32_ps(a);
         }
     };
@@ -267,4 +294,89 @@ impl Isa for Avx512Vnni {
         wide_mul(a: __m512, b: __m512) -> __m512 = _mm512_mul_ps(a, b);
         wide_fma(a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_fmadd_ps(a, b, c);
     }
+
+    /// In assembly for full tiles: the compiler would load the bytes of all columns ahead of their use, for which there are not
+    /// enough registers, and move the accumulators to memory.
+    #[inline(always)]
+    unsafe fn add_quads<const COLS: usize>(
+        self,
+        _byte: bool,
+        mut dots: [[__m512i; 2]; COLS],
+        u: *const u8,
+        x: *const i8,
+    ) -> [[__m512i; 2]; COLS] {
+        if COLS != Self::INT_COLS {
+            // SAFETY: the caller's promise; features as in `intrinsics`.
+            unsafe {
+                let u = [self.wide_bytes(u), self.wide_bytes(u.add(64))];
+                for (c, dots) in dots.iter_mut().enumerate() {
+                    let quad = self.wide_quad(x.add(c * STRIDE));
+                    *dots = [_mm512_dpbusd_epi32(dots[0], u[0], quad), _mm512_dpbusd_epi32(dots[1], u[1], quad)];
+                }
+            }
+            return dots;
+        }
+        let full: &mut [[__m512i; 2]; 6] = (&mut dots[..]).try_into().expect("a full tile");
+        // SAFETY: the caller's promise; features as in `intrinsics`.
+        *full = unsafe { add_quads_to_full_tile(*full, u, x) };
+        dots
+    }
+}
+
+/// [`Isa::add_quads`] for the columns of a full tile.
+///
+/// # Safety
+///
+/// As there; u is a multiple of 64.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn add_quads_to_full_tile(mut dots: [[__m512i; 2]; 6], u: *const u8, x: *const i8) -> [[__m512i; 2]; 6] {
+    const { assert!(STRIDE == 512) };
+    // Scratch registers; named and typed, because an output without a type has no register name.
+    let (mut u0, mut u1, mut q): (__m512i, __m512i, __m512i);
+    // SAFETY: reads what the caller promised.
+    unsafe {
+        core::arch::asm!(
+            "vmovdqa64 {u0}, [{u}]",
+            "vmovdqa64 {u1}, [{u} + 64]",
+            "vpbroadcastd {q}, [{x}]",
+            "vpdpbusd {a0}, {u0}, {q}",
+            "vpdpbusd {b0}, {u1}, {q}",
+            "vpbroadcastd {q}, [{x} + 512]",
+            "vpdpbusd {a1}, {u0}, {q}",
+            "vpdpbusd {b1}, {u1}, {q}",
+            "vpbroadcastd {q}, [{x} + 1024]",
+            "vpdpbusd {a2}, {u0}, {q}",
+            "vpdpbusd {b2}, {u1}, {q}",
+            "vpbroadcastd {q}, [{x} + 1536]",
+            "vpdpbusd {a3}, {u0}, {q}",
+            "vpdpbusd {b3}, {u1}, {q}",
+            "vpbroadcastd {q}, [{x} + 2048]",
+            "vpdpbusd {a4}, {u0}, {q}",
+            "vpdpbusd {b4}, {u1}, {q}",
+            "vpbroadcastd {q}, [{x} + 2560]",
+            "vpdpbusd {a5}, {u0}, {q}",
+            "vpdpbusd {b5}, {u1}, {q}",
+            u = in(reg) u,
+            x = in(reg) x,
+            u0 = out(zmm_reg) u0,
+            u1 = out(zmm_reg) u1,
+            q = out(zmm_reg) q,
+            a0 = inout(zmm_reg) dots[0][0],
+            b0 = inout(zmm_reg) dots[0][1],
+            a1 = inout(zmm_reg) dots[1][0],
+            b1 = inout(zmm_reg) dots[1][1],
+            a2 = inout(zmm_reg) dots[2][0],
+            b2 = inout(zmm_reg) dots[2][1],
+            a3 = inout(zmm_reg) dots[3][0],
+            b3 = inout(zmm_reg) dots[3][1],
+            a4 = inout(zmm_reg) dots[4][0],
+            b4 = inout(zmm_reg) dots[4][1],
+            a5 = inout(zmm_reg) dots[5][0],
+            b5 = inout(zmm_reg) dots[5][1],
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    let _ = (u0, u1, q);
+    dots
 }

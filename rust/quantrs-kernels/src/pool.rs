@@ -6,6 +6,7 @@
 //! which threads spin against each other.
 
 use std::cell::UnsafeCell;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -193,6 +194,14 @@ impl Pool {
         };
         let workers = (1..threads).map_while(spawn).collect();
         Pool { shared, workers, running: Mutex::new(()) }
+    }
+
+    /// The pool of `threads` threads that is kept for the life of the process; products of arrays use it. While one call runs on
+    /// it, others go on alone.
+    pub fn shared(threads: usize) -> Arc<Pool> {
+        static POOLS: Mutex<BTreeMap<usize, Arc<Pool>>> = Mutex::new(BTreeMap::new());
+        let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.entry(threads).or_insert_with(|| Arc::new(Pool::new(threads))).clone()
     }
 
     /// Threads, the caller's included.

@@ -7,6 +7,7 @@ use pyo3::types::{PyDict, PyTuple, PyType};
 use quantrs_blocks::BlockError;
 use quantrs_convert::ConvertError;
 use quantrs_formats::FormatError;
+use quantrs_kernels::KernelError;
 use quantrs_simd::LevelError;
 
 struct Classes {
@@ -70,6 +71,7 @@ pub(crate) enum Error {
     Format(FormatError),
     Convert(ConvertError),
     Level(LevelError),
+    Kernel(KernelError),
 }
 
 impl From<Error> for PyErr {
@@ -88,6 +90,7 @@ impl From<Error> for PyErr {
                 Error::Input(message) => (&classes.input, message.clone()),
                 Error::Block(error) => (&classes.input, error.to_string()),
                 Error::Level(error) => (&classes.input, error.to_string()),
+                Error::Kernel(error) => (&classes.input, error.to_string()),
                 Error::Format(error) => (of_format(error), error.to_string()),
                 Error::Convert(ConvertError::Values { .. }) => (&classes.input, error_text(&error)),
                 Error::Convert(ConvertError::File(format)) => (of_format(format), format.to_string()),
@@ -115,4 +118,4 @@ macro_rules! from {
     )*};
 }
 
-from!(BlockError => Block, FormatError => Format, ConvertError => Convert, LevelError => Level);
+from!(BlockError => Block, FormatError => Format, ConvertError => Convert, LevelError => Level, KernelError => Kernel);

@@ -6,6 +6,7 @@ mod error;
 mod files;
 mod gguf;
 mod imatrix;
+mod matmul;
 
 use pyo3::prelude::*;
 
@@ -20,6 +21,8 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(cpu::block_formats, m)?)?;
     m.add_function(wrap_pyfunction!(arrays::convert_rows, m)?)?;
     m.add_function(wrap_pyfunction!(arrays::row_errors, m)?)?;
+    m.add_function(wrap_pyfunction!(matmul::matmul, m)?)?;
+    m.add_function(wrap_pyfunction!(matmul::matmul_i8, m)?)?;
     m.add_class::<gguf::Gguf>()?;
     m.add_class::<gguf::GgufHeader>()?;
     m.add_class::<gguf::TensorInfo>()?;

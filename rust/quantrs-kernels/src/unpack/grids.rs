@@ -27,11 +27,7 @@ macro_rules! grids {
             }
             #[inline(always)]
             fn codes<M: Isa>(m: M, state: &Self::State, _: &[u8], i: usize) -> M::B {
-                let mut bytes = [0; 32];
-                for (bytes, group) in bytes.chunks_exact_mut(8).zip(state[i]) {
-                    bytes.copy_from_slice(&group.to_le_bytes());
-                }
-                m.add_bytes(m.load_bytes(&bytes), m.splat_byte(64))
+                m.add_bytes(m.set_bytes(state[i]), m.splat_byte(64))
             }
         }
     )*};

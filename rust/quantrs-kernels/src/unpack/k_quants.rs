@@ -71,9 +71,7 @@ impl Unpack for Q3K {
     }
     #[inline(always)]
     fn codes<M: Isa>(m: M, _: &(), b: &[u8], i: usize) -> M::B {
-        let high = m.shr_and(m.load_bytes(b), i, 1);
-        let high = m.add_bytes(high, high);
-        m.or(two_bits(m, &b[32..96], i), m.add_bytes(high, high))
+        m.or(two_bits(m, &b[32..96], i), m.move_bits(m.load_bytes(b), 1, i, 2))
     }
 }
 
@@ -122,10 +120,7 @@ impl Unpack for Q5K {
     }
     #[inline(always)]
     fn codes<M: Isa>(m: M, _: &(), b: &[u8], i: usize) -> M::B {
-        let high = m.shr_and(m.load_bytes(&b[16..]), i, 1);
-        // 0 or 1 to 0 or 16: the bytes of -high & 16.
-        let high = m.and(m.add_bytes(m.xor(high, m.splat_byte(255)), m.splat_byte(1)), m.splat_byte(16));
-        m.or(half_bytes(m, &b[48..176], i), high)
+        m.or(half_bytes(m, &b[48..176], i), m.move_bits(m.load_bytes(&b[16..]), 1, i, 4))
     }
 }
 
@@ -152,12 +147,7 @@ impl Unpack for Q6K {
         let (n, p) = (i / 4, i % 4);
         let low = m.shr_and(m.load_bytes(&b[64 * n + p % 2 * 32..]), p / 2 * 4, 15);
         let high = m.load_bytes(&b[128 + 32 * n..]);
-        // Bits 2p and 2p + 1, moved to bits 4 and 5 by way of a shift right of the bytes doubled four times or less.
-        let high = m.shr_and(high, 2 * p, 3);
-        let high = m.add_bytes(high, high);
-        let high = m.add_bytes(high, high);
-        let high = m.add_bytes(high, high);
-        m.or(low, m.add_bytes(high, high))
+        m.or(low, m.move_bits(high, 3, 2 * p, 4))
     }
 }
 

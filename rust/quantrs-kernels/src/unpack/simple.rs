@@ -24,11 +24,19 @@ macro_rules! blocks_of_32 {
 
             #[inline(always)]
             fn scales<M: Isa>(m: M, b: &[u8], n_groups: usize, out: &mut Scales) {
-                for (g, b) in b.chunks_exact($bytes).take(n_groups).enumerate() {
-                    out.s[g] = m.f16(b);
-                    if $mins {
-                        out.m[g] = m.f16(&b[2..]);
+                if n_groups < 8 {
+                    for (g, b) in b.chunks_exact($bytes).take(n_groups).enumerate() {
+                        out.s[g] = m.f16(b);
+                        if $mins {
+                            out.m[g] = m.f16(&b[2..]);
+                        }
                     }
+                } else if $mins {
+                    let (s, mins) = m.gather_f16_pairs(b, $bytes);
+                    m.store(s, &mut out.s);
+                    m.store(mins, &mut out.m);
+                } else {
+                    m.store(m.gather_f16(b, $bytes), &mut out.s);
                 }
             }
             #[inline(always)]
@@ -67,9 +75,12 @@ impl Unpack for Mxfp4 {
     type State = ();
 
     #[inline(always)]
-    fn scales<M: Isa>(_: M, b: &[u8], n_groups: usize, out: &mut Scales) {
-        for (g, b) in b.chunks_exact(17).take(n_groups).enumerate() {
-            out.s[g] = half_scale_mxfp4(b[0]);
+    fn scales<M: Isa>(m: M, b: &[u8], n_groups: usize, out: &mut Scales) {
+        let scale = |g: usize| half_scale_mxfp4(b[17 * g]);
+        if n_groups == 8 {
+            m.store(m.set(std::array::from_fn(scale)), &mut out.s);
+        } else {
+            (0..n_groups).for_each(|g| out.s[g] = scale(g));
         }
     }
     #[inline(always)]
@@ -115,12 +126,13 @@ impl Unpack for Iq4Xs {
     #[inline(always)]
     fn scales<M: Isa>(m: M, b: &[u8], _: usize, out: &mut Scales) {
         let (high, low) = (u32::from(b[2]) | u32::from(b[3]) << 8, u32_at(b, 4));
-        let mut scales = [0u8; 8];
-        for (j, scale) in scales.iter_mut().enumerate() {
-            *scale = ((low >> (4 * j) & 15) | (high >> (2 * j) & 3) << 4) as u8;
-        }
+        const LOW: [(u32, u64); 3] =
+            [(16, 0x0000_ffff_0000_ffff), (8, 0x00ff_00ff_00ff_00ff), (4, 0x0f0f_0f0f_0f0f_0f0f)];
+        const HIGH: [(u32, u64); 3] =
+            [(24, 0x0000_00ff_0000_00ff), (12, 0x000f_000f_000f_000f), (6, 0x0303_0303_0303_0303)];
+        let (low, high) = (spread(u64::from(low), LOW), spread(u64::from(high), HIGH));
         // Less 32, in every byte at once: none is above 63, so no borrow crosses.
-        let signed = (u64::from_le_bytes(scales) | 0x8080_8080_8080_8080) - 0x2020_2020_2020_2020;
+        let signed = ((low | high << 4) | 0x8080_8080_8080_8080) - 0x2020_2020_2020_2020;
         let signed = signed ^ 0x8080_8080_8080_8080;
         m.store(m.mul(m.splat(m.f16(b)), m.widen_i8(signed)), &mut out.s);
     }
@@ -128,6 +140,16 @@ impl Unpack for Iq4Xs {
     fn codes<M: Isa>(m: M, _: &(), b: &[u8], i: usize) -> M::B {
         m.lookup(&IQ4_CODES, m.nibbles(&b[8 + 16 * i..]))
     }
+}
+
+/// Eight fields of a number, lowest first, each to a byte of its own: halve the stretches that stay together three times.
+#[inline(always)]
+fn spread(x: u64, steps: [(u32, u64); 3]) -> u64 {
+    let mut x = x;
+    for (shift, kept) in steps {
+        x = (x | x << shift) & kept;
+    }
+    x
 }
 
 /// Eight scales and eight minimums of six bits (Q4_K, Q5_K).
