@@ -5,10 +5,12 @@
     reason = "indices over registers are plainer than zipped iterators, and always unrolled"
 )]
 
+use crate::Matrix;
 use crate::activations::Span;
 use crate::isa::Isa;
 use crate::panel::{DEPTH, MAX_ROWS, Panel};
 use crate::unpack::{SPAN, Unpack};
+use std::ops::Range;
 
 /// The properties of a format that the inner loop depends on.
 pub(crate) trait Kind {
@@ -25,33 +27,41 @@ impl<const GROUP: usize, const MINS: bool, const BYTE: bool> Kind for KindOf<GRO
     const BYTE: bool = BYTE;
 }
 
-/// Products of up to `2 * W` rows with all columns, to `out`, `[n, 2 * W]`.
+/// Products of `rows` of w with all columns, to `out`: `[panels, n, 2 * W]`.
 ///
-/// Spans are taken `DEPTH` at a time, groups in order, one accumulator per result.
+/// Spans are taken `DEPTH` at a time, groups in order, one accumulator per result. The activations of those spans stay in the
+/// second-level cache while the panels pass.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "operands, their shapes and the result")]
-pub(crate) fn multiply_panel<'a, M: Isa, F: Unpack>(
+pub(crate) fn multiply_panels<M: Isa, F: Unpack>(
     m: M,
     panel: &mut Panel,
-    n_rows: usize,
-    row: impl Fn(usize) -> &'a [u8],
-    n_cols: usize,
+    w: &Matrix<'_>,
+    rows: Range<usize>,
     x: &[Span],
     n: usize,
     out: &mut [f32],
 ) {
-    for start in (0..n_cols).step_by(SPAN * DEPTH) {
-        let len = (n_cols - start).min(SPAN * DEPTH);
-        panel.fill::<M, F>(m, n_rows, &row, start, len);
+    let panel_rows = 2 * M::W;
+    for start in (0..w.n_cols()).step_by(SPAN * DEPTH) {
+        let len = (w.n_cols() - start).min(SPAN * DEPTH);
         let x = &x[start / SPAN * n..];
-        let chunk = Chunk { panel, len, offset: F::OFFSET, x, n, add: start > 0 };
-        match (F::GROUP, F::MINS, F::BYTE) {
-            (32, false, false) => chunk.multiply::<M, KindOf<32, false, false>>(m, out),
-            (32, false, true) => chunk.multiply::<M, KindOf<32, false, true>>(m, out),
-            (32, true, false) => chunk.multiply::<M, KindOf<32, true, false>>(m, out),
-            (16, false, false) => chunk.multiply::<M, KindOf<16, false, false>>(m, out),
-            (16, true, false) => chunk.multiply::<M, KindOf<16, true, false>>(m, out),
-            _ => unreachable!("no format is of this kind"),
+        for (first, out) in rows.clone().step_by(panel_rows).zip(out.chunks_exact_mut(n * panel_rows)) {
+            let next = first + panel_rows;
+            let following = match (next < rows.end, start + len < w.n_cols()) {
+                (true, _) => (next, start),
+                (false, true) => (rows.start, start + len),
+                (false, false) => (next, 0),
+            };
+            panel.fill::<M, F>(m, w, first..rows.end.min(next), start, len, following);
+            let chunk = Chunk { panel, len, offset: F::OFFSET, x, n, add: start > 0 };
+            match (F::GROUP, F::MINS, F::BYTE) {
+                (32, false, false) => chunk.multiply::<M, KindOf<32, false, false>>(m, out),
+                (32, false, true) => chunk.multiply::<M, KindOf<32, false, true>>(m, out),
+                (32, true, false) => chunk.multiply::<M, KindOf<32, true, false>>(m, out),
+                (16, false, false) => chunk.multiply::<M, KindOf<16, false, false>>(m, out),
+                (16, true, false) => chunk.multiply::<M, KindOf<16, true, false>>(m, out),
+                _ => unreachable!("no format is of this kind"),
+            }
         }
     }
 }

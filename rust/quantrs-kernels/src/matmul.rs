@@ -38,6 +38,9 @@ pub(crate) fn multiply(pool: &Pool, level: Level, machine: Machine, w: &Matrix<'
     }
 }
 
+/// Panels of a task, at most.
+const MAX_PANELS: usize = 4;
+
 struct Job<'a> {
     pool: &'a Pool,
     level: Level,
@@ -52,7 +55,7 @@ struct Job<'a> {
 struct Scratch {
     panel: Box<Panel>,
     float_panel: Box<FloatPanel>,
-    /// `[n, rows of a panel]`
+    /// `[panels, n, rows of a panel]`
     out: Vec<f32>,
 }
 
@@ -121,18 +124,20 @@ impl ForFormat for &Job<'_> {
     type Output = ();
 
     fn call<F: Unpack>(self) {
-        let (n, n_rows, n_cols) = (self.x.n(), self.w.n_rows(), self.w.n_cols());
+        let (n, n_rows) = (self.x.n(), self.w.n_rows());
         if n >= PANEL_COLS {
-            let rows = with_isa!(self.machine, m => panel_rows(m));
+            let panel_rows = with_isa!(self.machine, m => panel_rows(m));
+            let rows = panel_rows * (n_rows / panel_rows / (4 * self.pool.threads())).clamp(1, MAX_PANELS);
             self.pool.run(n_rows.div_ceil(rows), |task| {
                 SCRATCH.with_borrow_mut(|scratch| {
                     let Scratch { panel, out, .. } = scratch;
-                    out.resize(n * rows, 0.0);
-                    let first = task * rows;
-                    let (here, x) = (rows.min(n_rows - first), self.x.spans());
-                    let row = |r: usize| self.w.row(first + r);
-                    with_isa!(self.machine, m => gemm::multiply_panel::<_, F>(m, panel, here, row, n_cols, x, n, out));
-                    self.put(first, rows, out);
+                    let here = task * rows..n_rows.min((task + 1) * rows);
+                    out.resize(here.len().next_multiple_of(panel_rows) * n, 0.0);
+                    let (w, x) = (self.w, self.x.spans());
+                    with_isa!(self.machine, m => gemm::multiply_panels::<_, F>(m, panel, w, here.clone(), x, n, out));
+                    for (first, out) in here.step_by(panel_rows).zip(out.chunks_exact(n * panel_rows)) {
+                        self.put(first, panel_rows, out);
+                    }
                 });
             });
         } else {
@@ -143,7 +148,7 @@ impl ForFormat for &Job<'_> {
                         // Rows beyond the last are the last one again.
                         let group = std::array::from_fn(|r| self.w.row((first + r).min(n_rows - 1)));
                         for i in 0..n {
-                            let dots = gemv::dot_rows::<_, F>(m, group, n_cols, &self.x.spans()[i..], n);
+                            let dots = gemv::dot_rows::<_, F>(m, group, self.w.n_cols(), &self.x.spans()[i..], n);
                             let len = ROWS.min(n_rows - first);
                             // SAFETY: these rows belong to this task alone.
                             unsafe { self.y.range(i * n_rows + first, len) }.copy_from_slice(&dots[..len]);

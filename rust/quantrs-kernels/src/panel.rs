@@ -1,7 +1,9 @@
 //! A panel of weight rows, unpacked once for all input columns.
 
+use crate::Matrix;
 use crate::isa::Isa;
 use crate::unpack::{SPAN, Scales, Unpack};
+use std::ops::Range;
 
 /// Spans of a panel: with 32 rows 16 KiB of bytes, which stay in the first-level cache while the columns pass.
 pub(crate) const DEPTH: usize = 2;
@@ -26,26 +28,36 @@ impl Panel {
         mins: [0.0; MAX_ROWS * 16 * DEPTH],
     };
 
-    /// Unpack weights `start..start + len` of up to `R` rows; the rows beyond those given become zero.
+    /// Unpack weights `start..start + len` of up to `2 * W` rows; the rows beyond those given become zero. `next` is the first row
+    /// and weight of the panel after this one.
     #[inline(always)]
-    pub(crate) fn fill<'a, M: Isa, F: Unpack>(
+    pub(crate) fn fill<M: Isa, F: Unpack>(
         &mut self,
         m: M,
-        n_rows: usize,
-        row: impl Fn(usize) -> &'a [u8],
+        w: &Matrix<'_>,
+        rows: Range<usize>,
         start: usize,
         len: usize,
+        next: (usize, usize),
     ) {
         for first in (0..2 * M::W).step_by(8) {
             for (at, k) in (0..len).step_by(SPAN).enumerate() {
                 let n = (len - k).min(SPAN);
                 let span = |r: usize| {
                     // Rows that are not there are unpacked from the last one; their scales are zeroed.
-                    let row = row((first + r).min(n_rows - 1));
+                    let row = w.row((rows.start + first + r).min(rows.end - 1));
                     let start = (start + k) / F::BLOCK_LEN * F::BLOCK_BYTES;
                     &row[start..start + n / F::BLOCK_LEN * F::BLOCK_BYTES]
                 };
-                self.fill_eight::<M, F>(m, first, at, n, n_rows, std::array::from_fn(span));
+                for r in 0..8 {
+                    // Rows are too far apart, and the stretches too short, for the hardware to notice a pattern.
+                    let row = w.row((next.0 + first + r).min(w.n_rows() - 1));
+                    let ahead = row.as_ptr().wrapping_add((next.1 + k) / F::BLOCK_LEN * F::BLOCK_BYTES);
+                    for line in (0..F::SPAN_BYTES).step_by(64) {
+                        m.prefetch(ahead.wrapping_add(line));
+                    }
+                }
+                self.fill_eight::<M, F>(m, first, at, n, rows.len(), std::array::from_fn(span));
             }
         }
     }
