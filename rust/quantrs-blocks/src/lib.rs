@@ -16,7 +16,7 @@ mod search;
 mod tables;
 mod threads;
 
-/// What kernels that multiply packed blocks share with the decoders: grid blocks as integers, and the scales of FP4.
+/// What kernels that multiply packed blocks share with the decoders: grid blocks as integers.
 pub mod decoding {
     pub use crate::formats::grid::Unpacked;
     pub use crate::formats::iq1_m::unpack as unpack_iq1_m;
@@ -26,8 +26,6 @@ pub mod decoding {
     pub use crate::formats::iq2_xxs::unpack as unpack_iq2_xxs;
     pub use crate::formats::iq3_s::unpack as unpack_iq3_s;
     pub use crate::formats::iq3_xxs::unpack as unpack_iq3_xxs;
-    pub use crate::formats::mxfp4::half_scale as half_scale_mxfp4;
-    pub use crate::formats::nvfp4::decode_half_scale as half_scale_nvfp4;
 }
 
 pub use convert::{Chunk, Converter, RowErrors, Scratch};

@@ -73,7 +73,7 @@ fn exponent_code(n: i32) -> u8 {
 
 /// 2^(e - 128), half the E8M0 value; subnormal for e = 0 and 1.
 #[inline(always)]
-pub fn half_scale(e: u8) -> f32 {
+fn half_scale(e: u8) -> f32 {
     f32::from_bits(if e < 2 { 0x0020_0000 << e } else { (u32::from(e) - 1) << 23 })
 }
 

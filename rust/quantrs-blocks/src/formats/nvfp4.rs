@@ -95,7 +95,7 @@ fn encode_scale(v: f32) -> u8 {
 
 /// Half the UE4M3 number, because the E2M1 values are doubled; 0 for 0x7f, its NaN, and the top bit is not looked at.
 #[inline(always)]
-pub fn decode_half_scale(code: u8) -> f32 {
+fn decode_half_scale(code: u8) -> f32 {
     let (exponent, mantissa) = (u32::from(code >> 3) & 15, u32::from(code & 7));
     if code == 0x7f {
         0.0

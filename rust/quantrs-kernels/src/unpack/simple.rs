@@ -2,7 +2,9 @@
 
 use super::{Scales, Unpack, join, u32_at};
 use crate::isa::Isa;
-use quantrs_blocks::decoding::{half_scale_mxfp4, half_scale_nvfp4};
+use quantrs_blocks::by_name;
+use quantrs_simd::Level;
+use std::sync::LazyLock;
 
 /// Levels of IQ4 plus 128.
 const IQ4_CODES: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
@@ -63,6 +65,23 @@ fn fifth_bit<M: Isa>(m: M, nibbles: M::B, high: u32) -> M::B {
     m.or(nibbles, m.and(m.bits(high), m.splat_byte(16)))
 }
 
+/// Half the scales, by their byte: what goes with the doubled values.
+static MXFP4_SCALES: LazyLock<[f32; 256]> = LazyLock::new(|| half_scales("MXFP4"));
+static NVFP4_SCALES: LazyLock<[f32; 256]> = LazyLock::new(|| half_scales("NVFP4"));
+
+/// Decoded from blocks whose codes are all 1, which stands for one half.
+fn half_scales(format: &str) -> [f32; 256] {
+    let format = by_name(format).expect("in the registry");
+    let dequantize = format.dequantize.expect("can be decoded");
+    std::array::from_fn(|byte| {
+        let mut block = vec![0x11; format.block_bytes];
+        block[0] = byte as u8;
+        let mut values = vec![0.0; format.block_len];
+        dequantize(Level::Scalar, &block, &mut values);
+        values[0]
+    })
+}
+
 pub(crate) struct Mxfp4;
 
 impl Unpack for Mxfp4 {
@@ -76,7 +95,8 @@ impl Unpack for Mxfp4 {
 
     #[inline(always)]
     fn scales<M: Isa>(m: M, b: &[u8], n_groups: usize, out: &mut Scales) {
-        let scale = |g: usize| half_scale_mxfp4(b[17 * g]);
+        let scales = &*MXFP4_SCALES;
+        let scale = |g: usize| scales[usize::from(b[17 * g])];
         if n_groups == 8 {
             m.store(m.set(std::array::from_fn(scale)), &mut out.s);
         } else {
@@ -102,8 +122,9 @@ impl Unpack for Nvfp4 {
 
     #[inline(always)]
     fn scales<M: Isa>(_: M, b: &[u8], n_groups: usize, out: &mut Scales) {
+        let scales = &*NVFP4_SCALES;
         for g in 0..n_groups {
-            out.s[g] = half_scale_nvfp4(b[g / 4 * 36 + g % 4]);
+            out.s[g] = scales[usize::from(b[g / 4 * 36 + g % 4])];
         }
     }
     #[inline(always)]
