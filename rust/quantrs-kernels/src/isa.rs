@@ -24,6 +24,8 @@ pub(crate) trait Isa: Copy + Send + Sync {
     type WI: Copy;
     /// `W` f32.
     type WF: Copy;
+    /// Sums of the products of a row: 16 f32.
+    type Row: Copy;
     /// Lanes of wide vectors.
     const W: usize;
     /// Columns of a tile of integers: two wide vectors of rows, an integer and a float accumulator each, fit the registers.
@@ -111,14 +113,30 @@ pub(crate) trait Isa: Copy + Send + Sync {
 
     /// All lanes `v`.
     fn isplat(self, v: i32) -> Self::I;
-    /// a - b
-    fn isub(self, a: Self::I, b: Self::I) -> Self::I;
     /// To each lane of `acc` the four products of its bytes: u unsigned, x signed. `byte` tells that u may exceed 127.
     ///
     /// x is not -128 unless `byte`.
     fn dot(self, byte: bool, acc: Self::I, u: Self::B, x: Self::B) -> Self::I;
     /// To f32, exact up to 2^24.
     fn to_f32(self, a: Self::I) -> Self::F;
+
+    /// Zeros.
+    fn row_zero(self) -> Self::Row;
+    /// To each lane the four products of its bytes of u with bytes `64 * i..` of x, as [`dot`](Isa::dot), times its scale: there is
+    /// one for each 32 or 16 bytes of x, as `group` says.
+    #[expect(clippy::too_many_arguments, reason = "two operands with their scales, and which part of them")]
+    fn row_add(
+        self,
+        byte: bool,
+        group: usize,
+        i: usize,
+        u: [Self::B; 2],
+        x: &[u8; 256],
+        scales: &[f32; 16],
+        acc: Self::Row,
+    ) -> Self::Row;
+    /// The sum of all lanes: lane by lane, then lane k and lane k + 8, then `rest` lane by lane, then as [`sum`](Isa::sum).
+    fn row_sum(self, acc: [Self::Row; 2], rest: Self::F) -> f32;
 
     /// Ask for the cache line at `p` ahead of its use; any address will do.
     fn prefetch(self, p: *const u8);

@@ -27,6 +27,38 @@ impl Isa for Plain {
     type WB = [u8; 32];
     type WI = [i32; 8];
     type WF = [f32; 8];
+    type Row = [[f32; 8]; 2];
+
+    #[inline(always)]
+    fn row_zero(self) -> Self::Row {
+        [self.splat(0.0); 2]
+    }
+    #[inline(always)]
+    fn row_add(
+        self,
+        byte: bool,
+        group: usize,
+        i: usize,
+        u: [[u8; 32]; 2],
+        x: &[u8; 256],
+        scales: &[f32; 16],
+        acc: Self::Row,
+    ) -> Self::Row {
+        let add = |h: usize| {
+            let chunk = 2 * i + h;
+            let dot = self.dot(byte, self.isplat(0), u[h], self.load_bytes(&x[32 * chunk..]));
+            let scale = if group == 32 { self.splat(scales[chunk]) } else { self.pair(&scales[2 * chunk..]) };
+            self.fma(self.to_f32(dot), scale, acc[h])
+        };
+        [add(0), add(1)]
+    }
+    #[inline(always)]
+    fn row_sum(self, acc: [Self::Row; 2], rest: Self::F) -> f32 {
+        let low = self.add(acc[0][0], acc[1][0]);
+        let high = self.add(acc[0][1], acc[1][1]);
+        self.sum(self.add(self.add(low, high), rest))
+    }
+
     const W: usize = 8;
     const INT_COLS: usize = 2;
     const FLOAT_COLS: usize = 2;
@@ -177,10 +209,6 @@ impl Isa for Plain {
     #[inline(always)]
     fn isplat(self, v: i32) -> [i32; 8] {
         [v; 8]
-    }
-    #[inline(always)]
-    fn isub(self, a: [i32; 8], b: [i32; 8]) -> [i32; 8] {
-        each(a, b, i32::wrapping_sub)
     }
     #[inline(always)]
     fn dot(self, _byte: bool, mut acc: [i32; 8], u: [u8; 32], x: [u8; 32]) -> [i32; 8] {

@@ -55,6 +55,22 @@ const BYTE_OF_BIT: [u8; 32] = {
     bytes
 };
 
+/// Which scale belongs to each of 16 lanes of four bytes: one for 32 bytes, then one for 16; per 64 bytes.
+const SCALE_OF_LANE: [[[i32; 16]; 4]; 2] = {
+    let mut scales = [[[0; 16]; 4]; 2];
+    let mut i = 0;
+    while i < 4 {
+        let mut lane = 0;
+        while lane < 16 {
+            scales[0][i][lane] = (2 * i + lane / 8) as i32;
+            scales[1][i][lane] = (4 * i + lane / 4) as i32;
+            lane += 1;
+        }
+        i += 1;
+    }
+    scales
+};
+
 /// Four products per lane without VNNI. A pair of products with u <= 127 and |x| <= 127 is at most 2 * 127 * 127 < 2^15, so the
 /// sum in 16 bits does not saturate. Larger u are split into the low seven bits and the top one: 2 * 127 * 128 and
 /// 2 * 128 * 127 are below 2^15 too, and -2 * 128 * 128 is just -2^15.
@@ -215,7 +231,6 @@ macro_rules! narrow {
                 _mm_cvtss_f32(_mm_add_ss(a, _mm_movehdup_ps(a)))
             };
             isplat(v: i32) -> __m256i = _mm256_set1_epi32(v);
-            isub(a: __m256i, b: __m256i) -> __m256i = _mm256_sub_epi32(a, b);
             prefetch(p: *const u8) -> () = _mm_prefetch::<_MM_HINT_T0>(p.cast());
             to_f32(a: __m256i) -> __m256 = _mm256_cvtepi32_ps(a);
         }
@@ -229,6 +244,38 @@ macro_rules! wide_256 {
         type WI = __m256i;
         type WF = __m256;
         const W: usize = 8;
+        type Row = [__m256; 2];
+
+        #[inline(always)]
+        fn row_zero(self) -> Self::Row {
+            [self.splat(0.0); 2]
+        }
+        #[inline(always)]
+        fn row_add(
+            self,
+            byte: bool,
+            group: usize,
+            i: usize,
+            u: [__m256i; 2],
+            x: &[u8; 256],
+            scales: &[f32; 16],
+            acc: Self::Row,
+        ) -> Self::Row {
+            let add = |h: usize| {
+                let chunk = 2 * i + h;
+                let dot = self.dot(byte, self.isplat(0), u[h], self.load_bytes(&x[32 * chunk..]));
+                let scale = if group == 32 { self.splat(scales[chunk]) } else { self.pair(&scales[2 * chunk..]) };
+                self.fma(self.to_f32(dot), scale, acc[h])
+            };
+            [add(0), add(1)]
+        }
+        #[inline(always)]
+        fn row_sum(self, acc: [Self::Row; 2], rest: Self::F) -> f32 {
+            let low = self.add(acc[0][0], acc[1][0]);
+            let high = self.add(acc[0][1], acc[1][1]);
+            self.sum(self.add(self.add(low, high), rest))
+        }
+
         const INT_COLS: usize = 3;
         const FLOAT_COLS: usize = 6;
 
@@ -274,6 +321,31 @@ impl Isa for Avx512Vnni {
     type WI = __m512i;
     type WF = __m512;
     const W: usize = 16;
+    type Row = __m512;
+
+    #[inline(always)]
+    fn row_add(
+        self,
+        _byte: bool,
+        group: usize,
+        i: usize,
+        u: [__m256i; 2],
+        x: &[u8; 256],
+        scales: &[f32; 16],
+        acc: __m512,
+    ) -> __m512 {
+        assert!(i < 4);
+        // SAFETY: `scales` has 16 values, `x` 64 bytes from `64 * i`; features as in `intrinsics`.
+        unsafe {
+            let u = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(u[0]), u[1]);
+            let x = _mm512_loadu_si512(x.as_ptr().add(64 * i).cast());
+            let dot = _mm512_dpbusd_epi32(_mm512_setzero_si512(), u, x);
+            let first = SCALE_OF_LANE[usize::from(group == 16)][i].as_ptr();
+            let scale = _mm512_permutexvar_ps(_mm512_loadu_si512(first.cast()), _mm512_loadu_ps(scales.as_ptr()));
+            _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, acc)
+        }
+    }
+
     const INT_COLS: usize = 6;
     const FLOAT_COLS: usize = 12;
 
@@ -288,6 +360,15 @@ impl Isa for Avx512Vnni {
     intrinsics! {
         dot(_byte: bool, acc: __m256i, u: __m256i, x: __m256i) -> __m256i = _mm256_dpbusd_epi32(acc, u, x);
         wide_dot(_byte: bool, acc: __m512i, u: __m512i, x: __m512i) -> __m512i = _mm512_dpbusd_epi32(acc, u, x);
+        row_zero() -> __m512 = _mm512_setzero_ps();
+        row_sum(acc: [__m512; 2], rest: __m256) -> f32 = {
+            let a = _mm512_add_ps(acc[0], acc[1]);
+            let a = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
+            let a = _mm256_add_ps(a, rest);
+            let a = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let a = _mm_add_ps(a, _mm_movehl_ps(a, a));
+            _mm_cvtss_f32(_mm_add_ss(a, _mm_movehdup_ps(a)))
+        };
         wide_isplat(v: i32) -> __m512i = _mm512_set1_epi32(v);
         wide_to_f32(a: __m512i) -> __m512 = _mm512_cvtepi32_ps(a);
         wide_splat(v: f32) -> __m512 = _mm512_set1_ps(v);

@@ -2,11 +2,10 @@
 
 use crate::activations::Activations;
 use crate::float::{self, FloatPanel};
-use crate::gemv::{self, ROWS};
 use crate::isa::{Isa, Machine, with_isa};
 use crate::panel::{MAX_ROWS, Panel};
 use crate::unpack::{ForFormat, Unpack, for_format};
-use crate::{Disjoint, Matrix, Pool, Precision, gemm};
+use crate::{Disjoint, Matrix, Pool, Precision, gemm, gemv};
 use quantrs_simd::Level;
 use std::cell::RefCell;
 
@@ -38,6 +37,8 @@ pub(crate) fn multiply(pool: &Pool, level: Level, machine: Machine, w: &Matrix<'
     }
 }
 
+/// Bytes of weights of a task of dot products, at most.
+const TASK_BYTES: usize = 1 << 18;
 /// Panels of a task, at most.
 const MAX_PANELS: usize = 4;
 
@@ -68,9 +69,10 @@ thread_local! {
 }
 
 impl Job<'_> {
-    /// Rows of a task of dot products: enough tasks for all threads, large enough to be worth handing out.
+    /// Rows of a task of dot products: enough tasks for all threads, and long stretches of memory, because each starts cold.
     fn task_rows(&self) -> usize {
-        (self.w.n_rows() / (8 * self.pool.threads())).clamp(ROWS, 64).next_multiple_of(ROWS)
+        let stretch = TASK_BYTES / self.w.row_bytes().max(1);
+        (self.w.n_rows() / (8 * self.pool.threads())).clamp(1, stretch.max(1))
     }
 
     /// Copy a panel's results, `[n, rows]`, to rows `first..` of y.
@@ -144,14 +146,12 @@ impl ForFormat for &Job<'_> {
             let rows = self.task_rows();
             self.pool.run(n_rows.div_ceil(rows), |task| {
                 with_isa!(self.machine, m => {
-                    for first in (task * rows..n_rows.min((task + 1) * rows)).step_by(ROWS) {
-                        // Rows beyond the last are the last one again.
-                        let group = std::array::from_fn(|r| self.w.row((first + r).min(n_rows - 1)));
+                    for r in task * rows..n_rows.min((task + 1) * rows) {
                         for i in 0..n {
-                            let dots = gemv::dot_rows::<_, F>(m, group, self.w.n_cols(), &self.x.spans()[i..], n);
-                            let len = ROWS.min(n_rows - first);
-                            // SAFETY: these rows belong to this task alone.
-                            unsafe { self.y.range(i * n_rows + first, len) }.copy_from_slice(&dots[..len]);
+                            let dot = gemv::dot_row::<_, F>(m, self.w.row(r), self.w.n_cols(), &self.x.spans()[i..], n);
+                            // SAFETY: row r belongs to this task alone.
+                            let y = unsafe { self.y.range(i * n_rows + r, 1) };
+                            y[0] = dot;
                         }
                     }
                 });
