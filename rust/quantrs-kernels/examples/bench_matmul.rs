@@ -21,7 +21,8 @@ fn main() {
         let copies = (256 << 20) / (row_bytes * n_rows) + 1;
         let data: Vec<u8> = (0..copies * n_rows * row_bytes).map(|i| (i * 31 % 61) as u8).collect();
         let mut x = Activations::new();
-        x.pack(&pool, level, &inputs, n_cols, Precision::Int8);
+        let precision = if format.block_len == 1 { Precision::Float } else { Precision::Int8 };
+        x.pack(&pool, level, &inputs, n_cols, precision);
         let mut y = vec![0.0; n * n_rows];
         let mut times = Vec::new();
         let start = Instant::now();

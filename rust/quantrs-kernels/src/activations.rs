@@ -1,5 +1,6 @@
 //! The inputs of a product, packed once and used by several matrices.
 
+use crate::isa::{Isa, Machine, with_isa};
 use crate::unpack::SPAN;
 use crate::{Disjoint, Pool};
 use quantrs_simd::Level;
@@ -7,9 +8,9 @@ use quantrs_simd::Level;
 /// How activations enter a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
-    /// Quantized to int8 once per input. Float weights (F32, F16, BF16) are multiplied with the float32 values all the same.
+    /// Quantized to int8 once per input: for weights of blocks.
     Int8,
-    /// As float32; weights are decoded.
+    /// As float32: for float weights (F32, F16, BF16), which take no other, and for blocks that are to be decoded.
     Float,
 }
 
@@ -79,25 +80,30 @@ impl Activations {
         assert!(n_cols > 0 && x.len().is_multiple_of(n_cols), "{} values in rows of {n_cols}", x.len());
         (self.precision, self.n, self.n_cols) = (precision, x.len() / n_cols, n_cols);
         let (n, n_spans) = (self.n, n_cols.div_ceil(SPAN));
-        self.float_spans.resize(n * n_spans, [0.0; SPAN]);
-        self.spans.resize(if precision == Precision::Int8 { n * n_spans } else { 0 }, Span::ZERO);
+        let (n_int8, n_float) = match precision {
+            Precision::Int8 => (n * n_spans, 0),
+            Precision::Float => (0, n * n_spans),
+        };
+        self.spans.resize(n_int8, Span::ZERO);
+        self.float_spans.resize(n_float, [0.0; SPAN]);
         let (spans, float_spans) = (Disjoint::new(&mut self.spans), Disjoint::new(&mut self.float_spans));
+        let machine = Machine::of(level);
         pool.run(n, |i| {
-            level.run(
-                #[inline(always)]
-                || {
-                    for (at, x) in x[i * n_cols..][..n_cols].chunks(SPAN).enumerate() {
+            for (at, x) in x[i * n_cols..][..n_cols].chunks(SPAN).enumerate() {
+                match precision {
+                    Precision::Int8 => {
                         // SAFETY: row `i` belongs to this task alone.
-                        let float_span = &mut unsafe { float_spans.range(at * n + i, 1) }[0];
-                        float_span[..x.len()].copy_from_slice(x);
-                        float_span[x.len()..].fill(0.0);
-                        if precision == Precision::Int8 {
-                            // SAFETY: as above.
-                            quantize(float_span, &mut unsafe { spans.range(at * n + i, 1) }[0]);
-                        }
+                        let span = &mut unsafe { spans.range(at * n + i, 1) }[0];
+                        with_isa!(machine, m => quantize(m, x, span));
                     }
-                },
-            );
+                    Precision::Float => {
+                        // SAFETY: as above.
+                        let span = &mut unsafe { float_spans.range(at * n + i, 1) }[0];
+                        span[..x.len()].copy_from_slice(x);
+                        span[x.len()..].fill(0.0);
+                    }
+                }
+            }
         });
     }
 
@@ -121,35 +127,25 @@ impl Activations {
         &self.spans
     }
 
-    /// `[n_spans, n]`
+    /// `[n_spans, n]`; empty unless packed as float32.
     pub(crate) fn float_spans(&self) -> &[FloatSpan] {
         &self.float_spans
     }
 }
 
 #[inline(always)]
-fn quantize(x: &FloatSpan, out: &mut Span) {
-    /// 1.5 * 2^23: adding it leaves the rounded integer in the low bits.
-    const MAGIC: f32 = 12_582_912.0;
-    for (g, x) in x.chunks_exact(32).enumerate() {
-        let largest = f32::from_bits(x.iter().fold(0, |largest: u32, v| largest.max(v.to_bits() & 0x7fff_ffff)));
-        // Below the first, the quotient would overflow; infinities and NaN are not below the second.
-        let (scale, inverse) = if largest < 1e-36 {
-            (0.0, 0.0)
-        } else if largest < f32::INFINITY {
-            (largest / 127.0, 127.0 / largest)
+fn quantize<M: Isa>(m: M, x: &[f32], out: &mut Span) {
+    let mut last: [f32; 32];
+    for g in 0..8 {
+        let rest = &x[x.len().min(32 * g)..];
+        let x = if rest.len() >= 32 {
+            rest
         } else {
-            (f32::NAN, 0.0)
+            last = [0.0; 32];
+            last[..rest.len()].copy_from_slice(rest);
+            &last
         };
-        let codes: &mut [i8; 32] = (&mut out.codes[32 * g..][..32]).try_into().expect("32 codes");
-        for (code, x) in codes.iter_mut().zip(x) {
-            let x = if inverse == 0.0 { 0.0 } else { *x };
-            *code = (x * inverse + MAGIC).to_bits() as i8;
-        }
-        let mut sums = [0; 2];
-        for (sum, codes) in sums.iter_mut().zip(codes.chunks_exact(16)) {
-            *sum = codes.iter().map(|&q| i32::from(q)).sum();
-        }
+        let (scale, sums) = m.quantize(x, &mut out.codes[32 * g..]);
         out.scales[g] = scale;
         for (k, sum) in sums.into_iter().enumerate() {
             out.code_sums_16[2 * g + k] = sum;
@@ -183,6 +179,26 @@ mod tests {
         }
         assert!(a.spans()[1].codes[64..].iter().all(|&q| q == 0), "beyond the row");
         assert_eq!(a.spans()[0].code_sums_32[3], a.spans()[0].codes[96..128].iter().map(|&q| i32::from(q)).sum());
+    }
+
+    #[test]
+    fn every_machine_packs_the_same() {
+        let values = |i: usize| ((i * 7919 % 2003) as f32 - 1001.0) / 17.0;
+        let mut x: Vec<f32> = (0..256).map(values).collect();
+        x[40] = f32::NEG_INFINITY;
+        x[64..96].fill(0.0);
+        for len in [256, 250, 33, 1] {
+            let pack = |machine| {
+                let mut span = Span::ZERO;
+                with_isa!(machine, m => quantize(m, &x[..len], &mut span));
+                let floats = [&span.sums_16[..], &span.scales, &span.sums_32].concat();
+                let floats: Vec<_> = floats.into_iter().map(|v| if v.is_nan() { 1 } else { v.to_bits() }).collect();
+                (span.codes, span.code_sums_16, span.code_sums_32, floats)
+            };
+            for machine in Machine::all(Level::detect()) {
+                assert_eq!(pack(machine), pack(Machine::Plain), "{machine:?}, {len} values");
+            }
+        }
     }
 
     #[test]

@@ -11,6 +11,8 @@ use crate::isa::Isa;
 use crate::unpack::SPAN;
 use quantrs_simd::Level;
 
+/// How far ahead of its use memory is asked for, in bytes.
+const AHEAD: usize = 4096;
 /// Rows of the widest panel.
 const MAX_ROWS: usize = 32;
 /// Columns from which the panel pays.
@@ -208,6 +210,9 @@ fn dot<M: Isa>(
     for (at, x) in x.iter().step_by(n).enumerate() {
         let len = (n_cols - at * SPAN).min(SPAN);
         let b = &b[at * SPAN * width..][..len * width];
+        for line in (0..len * width).step_by(64) {
+            m.prefetch(b.as_ptr().wrapping_add(AHEAD + line));
+        }
         let mut stretches = b.chunks_exact(32 * width);
         for (b, x) in (&mut stretches).zip(x.chunks_exact(32)) {
             for (i, acc) in acc.iter_mut().enumerate() {

@@ -120,6 +120,10 @@ pub(crate) trait Isa: Copy + Send + Sync {
     /// To f32, exact up to 2^24.
     fn to_f32(self, a: Self::I) -> Self::F;
 
+    /// Round 32 values to `codes`, -127..=127: their scale, and the sums of 16 codes each. See
+    /// [`Activations::pack`](crate::Activations::pack); panics when there are fewer.
+    fn quantize(self, x: &[f32], codes: &mut [i8]) -> (f32, [i32; 2]);
+
     /// Zeros.
     fn row_zero(self) -> Self::Row;
     /// To each lane the four products of its bytes of u with bytes `64 * i..` of x, as [`dot`](Isa::dot), times its scale: there is
@@ -274,3 +278,16 @@ macro_rules! with_isa {
     };
 }
 pub(crate) use with_isa;
+
+/// Scale of 32 values with this largest magnitude, and what they are multiplied with; NaN and 0 where one is not finite.
+#[inline(always)]
+pub(crate) fn scale_of(largest: f32) -> (f32, f32) {
+    // Below the first limit the quotient would overflow; infinities and NaN are not below the second.
+    if largest < 1e-36 {
+        (0.0, 0.0)
+    } else if largest < f32::INFINITY {
+        (largest / 127.0, 127.0 / largest)
+    } else {
+        (f32::NAN, 0.0)
+    }
+}

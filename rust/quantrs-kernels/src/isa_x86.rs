@@ -2,7 +2,7 @@
 //!
 //! The three share the narrow operations and differ in the dot products of bytes and in the wide vectors.
 
-use crate::isa::{Isa, STRIDE};
+use crate::isa::{Isa, STRIDE, scale_of};
 use core::arch::x86_64::*;
 use quantrs_simd::{Avx2Fma, Avx2Vnni, Avx512Vnni};
 
@@ -125,6 +125,33 @@ macro_rules! narrow {
             assert!(out.len() >= 32);
             // SAFETY: the assertion; features as in `intrinsics`.
             unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), a) }
+        }
+        #[inline(always)]
+        fn quantize(self, x: &[f32], codes: &mut [i8]) -> (f32, [i32; 2]) {
+            assert!(x.len() >= 32 && codes.len() >= 32);
+            // SAFETY: the assertion; features as in `intrinsics`.
+            unsafe {
+                let x = [0, 8, 16, 24].map(|at| _mm256_loadu_ps(x.as_ptr().add(at)));
+                let bits = x.map(|x| _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fff_ffff)));
+                let largest = _mm256_max_epu32(_mm256_max_epu32(bits[0], bits[1]), _mm256_max_epu32(bits[2], bits[3]));
+                let largest = _mm_max_epu32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256::<1>(largest));
+                let largest = _mm_max_epu32(largest, _mm_shuffle_epi32::<0b01_00_11_10>(largest));
+                let largest = _mm_max_epu32(largest, _mm_shuffle_epi32::<0b10_11_00_01>(largest));
+                let (scale, inverse) = scale_of(_mm_cvtss_f32(_mm_castsi128_ps(largest)));
+                // Values that are not finite times zero would not be zero.
+                let kept = _mm256_castsi256_ps(_mm256_set1_epi32(if inverse == 0.0 { 0 } else { -1 }));
+                let q = x.map(|x| {
+                    _mm256_cvtps_epi32(_mm256_and_ps(_mm256_mul_ps(x, _mm256_set1_ps(inverse)), kept))
+                });
+                // Packing works on halves of the vectors; the permutation puts groups of four back in order.
+                let q = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+                let q = _mm256_permutevar8x32_epi32(q, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+                _mm256_storeu_si256(codes.as_mut_ptr().cast(), q);
+                let sums = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), q), _mm256_set1_epi16(1));
+                let sums = _mm256_add_epi32(sums, _mm256_shuffle_epi32::<0b01_00_11_10>(sums));
+                let sums = _mm256_add_epi32(sums, _mm256_shuffle_epi32::<0b10_11_00_01>(sums));
+                (scale, [_mm256_extract_epi32::<0>(sums), _mm256_extract_epi32::<4>(sums)])
+            }
         }
         #[inline(always)]
         fn load(self, x: &[f32]) -> __m256 {

@@ -8,6 +8,7 @@ use crate::unpack::{ForFormat, Unpack, for_format};
 use crate::{Disjoint, Matrix, Pool, Precision, gemm, gemv};
 use quantrs_simd::Level;
 use std::cell::RefCell;
+use std::ops::Range;
 
 /// Columns from which unpacking a panel pays.
 const PANEL_COLS: usize = 4;
@@ -17,8 +18,7 @@ const PANEL_COLS: usize = 4;
 /// Numbers   bounded: with int8 activations the integers are exact, and what is lost is their rounding, half of a 127th of the
 ///           largest of 32 values; sums in float32. The same bits for any number of threads; for one column and for many
 ///           the order of the sums differs.
-/// Panics when the shapes do not belong together, or when quantized weights meet activations that were packed as floats only
-/// where they were to be packed as int8.
+/// Panics when the shapes do not belong together, or when float weights meet activations that were packed as int8.
 pub fn matmul(pool: &Pool, level: Level, w: &Matrix<'_>, x: &Activations, y: &mut [f32]) {
     multiply(pool, level, Machine::of(level), w, x, y);
 }
@@ -29,11 +29,11 @@ pub(crate) fn multiply(pool: &Pool, level: Level, machine: Machine, w: &Matrix<'
     assert_eq!(x.n_cols(), w.n_cols(), "weights and activations differ in their columns");
     assert_eq!(y.len(), n * w.n_rows(), "the result has {n} rows of {}", w.n_rows());
     let job = Job { pool, level, machine, w, x, y: Disjoint::new(y) };
-    if w.is_float() || x.precision() == Precision::Float {
+    if x.precision() == Precision::Float {
         job.in_floats();
     } else {
         let done = for_format(w.format().name, &job);
-        assert!(done.is_some(), "{} has a decoder but no kernel", w.format().name);
+        assert!(done.is_some(), "{} weights take activations packed as Precision::Float only", w.format().name);
     }
 }
 
@@ -75,13 +75,16 @@ impl Job<'_> {
         (self.w.n_rows() / (8 * self.pool.threads())).clamp(1, stretch.max(1))
     }
 
-    /// Copy a panel's results, `[n, rows]`, to rows `first..` of y.
-    fn put(&self, first: usize, rows: usize, out: &[f32]) {
-        let n_rows = self.w.n_rows();
-        let len = rows.min(n_rows - first);
-        for (i, out) in out.chunks_exact(rows).enumerate() {
-            // SAFETY: rows `first..first + rows` belong to this task alone.
-            unsafe { self.y.range(i * n_rows + first, len) }.copy_from_slice(&out[..len]);
+    /// Copy the results of panels of `panel_rows`, `[panels, n, panel_rows]`, to rows of y; column by column, because those of
+    /// y are far apart.
+    fn put(&self, rows: Range<usize>, panel_rows: usize, out: &[f32]) {
+        let n = self.x.n();
+        for i in 0..n {
+            // SAFETY: these rows belong to this task alone.
+            let y = unsafe { self.y.range(i * self.w.n_rows() + rows.start, rows.len()) };
+            for (panel, y) in y.chunks_mut(panel_rows).enumerate() {
+                y.copy_from_slice(&out[(panel * n + i) * panel_rows..][..y.len()]);
+            }
         }
     }
 
@@ -95,7 +98,7 @@ impl Job<'_> {
                     out.resize(n * rows, 0.0);
                     let (w, x) = (self.w, self.x.float_spans());
                     with_isa!(self.machine, m => float::multiply_panel(m, self.level, float_panel, w, task * rows, x, n, out));
-                    self.put(task * rows, rows, out);
+                    self.put(task * rows..n_rows.min((task + 1) * rows), rows, out);
                 });
             });
         } else {
@@ -137,9 +140,7 @@ impl ForFormat for &Job<'_> {
                     out.resize(here.len().next_multiple_of(panel_rows) * n, 0.0);
                     let (w, x) = (self.w, self.x.spans());
                     with_isa!(self.machine, m => gemm::multiply_panels::<_, F>(m, panel, w, here.clone(), x, n, out));
-                    for (first, out) in here.step_by(panel_rows).zip(out.chunks_exact(n * panel_rows)) {
-                        self.put(first, panel_rows, out);
-                    }
+                    self.put(here, panel_rows, out);
                 });
             });
         } else {
@@ -215,7 +216,8 @@ mod tests {
     }
 
     /// Compare with sums in float64 of the decoded weights and what `input` says the activations are.
-    fn check(format: &'static BlockFormat, n_rows: usize, n_cols: usize, n: usize, precision: Precision) {
+    fn check(format: &'static BlockFormat, n_rows: usize, n_cols: usize, n: usize, asked: Precision) {
+        let precision = if format.block_len == 1 { Precision::Float } else { asked };
         let mut noise = Noise(n_cols as u64);
         let data = random_blocks(format, n_rows * n_cols / format.block_len, &mut noise);
         let w = Matrix::new(format, &data, n_rows, n_cols).unwrap();
@@ -228,7 +230,7 @@ mod tests {
             let mut y = vec![f32::NAN; n * n_rows];
             multiply(&pool, level, machine, &w, &x, &mut y);
             for i in 0..n {
-                let input: Vec<f64> = if w.is_float() || precision == Precision::Float {
+                let input: Vec<f64> = if precision == Precision::Float {
                     inputs[i * n_cols..][..n_cols].iter().map(|&x| f64::from(x)).collect()
                 } else {
                     rounded(&x, i)

@@ -74,8 +74,8 @@ impl<'a> Matrix<'a> {
         &self.data[r * self.row_bytes..][..self.row_bytes]
     }
 
-    /// Whether the values are floats: then activations stay float32.
-    pub(crate) fn is_float(&self) -> bool {
+    /// Whether the values are floats: they take activations packed as [`Precision::Float`](crate::Precision::Float).
+    pub fn is_float(&self) -> bool {
         self.format.block_len == 1
     }
 }

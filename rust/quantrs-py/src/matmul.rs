@@ -35,7 +35,7 @@ pub(crate) fn matmul(
     }
     let w = Matrix::new(format_named(packed_type)?, contiguous("packed", packed.as_slice())?, n_rows, n_cols)?;
     let (x, out) = (contiguous("x", x.as_slice())?, contiguous("out", out.as_slice_mut())?);
-    let precision = if exact { Precision::Float } else { Precision::Int8 };
+    let precision = if exact || w.is_float() { Precision::Float } else { Precision::Int8 };
     py.detach(|| {
         let mut activations = Activations::new();
         activations.pack(&pool, level, x, n_cols, precision);
