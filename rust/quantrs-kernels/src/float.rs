@@ -8,6 +8,7 @@
 use crate::Matrix;
 use crate::activations::FloatSpan;
 use crate::isa::Isa;
+use crate::output::{self, Output};
 use crate::unpack::SPAN;
 use quantrs_simd::Level;
 
@@ -63,83 +64,91 @@ fn decode(level: Level, w: &Matrix<'_>, row: usize, at: usize, out: &mut [f32]) 
     (w.format().dequantize.expect("checked by Matrix::new"))(level, b, out);
 }
 
-/// Products of rows `first_row..` with all columns, to `out`, `[n, 2 * W]`. One accumulator per result, k in order.
+/// Products of the rows of `y` with all columns. Sums that are not complete lie in `partial`: `[n, 2 * W]`. One accumulator
+/// per result, k in order.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "operands, their shapes and the result")]
+#[expect(clippy::too_many_arguments, reason = "operands, their shapes, the result and its scratch")]
 pub(crate) fn multiply_panel<M: Isa>(
     m: M,
     level: Level,
     panel: &mut FloatPanel,
     w: &Matrix<'_>,
-    first_row: usize,
     x: &[FloatSpan],
     n: usize,
-    out: &mut [f32],
+    partial: &mut [f32],
+    y: &Output<'_>,
 ) {
     for (at, start) in (0..w.n_cols()).step_by(SPAN).enumerate() {
         let len = (w.n_cols() - start).min(SPAN);
-        panel.fill(m, level, w, first_row, at, len);
+        panel.fill(m, level, w, y.first, at, len);
+        let complete = start + len == w.n_cols();
         let x = &x[at * n..(at + 1) * n];
+        let chunk = Chunk { weights: &panel.weights, len, x, add: at > 0, y: complete.then_some(y) };
         let mut col = 0;
         while n - col >= M::FLOAT_COLS {
             match M::FLOAT_COLS {
-                12 => tile::<M, 12>(m, &panel.weights, len, x, col, at > 0, out),
-                6 => tile::<M, 6>(m, &panel.weights, len, x, col, at > 0, out),
-                _ => tile::<M, 2>(m, &panel.weights, len, x, col, at > 0, out),
+                12 => chunk.tile::<M, 12>(m, col, partial),
+                6 => chunk.tile::<M, 6>(m, col, partial),
+                _ => chunk.tile::<M, 2>(m, col, partial),
             }
             col += M::FLOAT_COLS;
         }
         while n - col >= 4 {
-            tile::<M, 4>(m, &panel.weights, len, x, col, at > 0, out);
+            chunk.tile::<M, 4>(m, col, partial);
             col += 4;
         }
         while col < n {
-            tile::<M, 1>(m, &panel.weights, len, x, col, at > 0, out);
+            chunk.tile::<M, 1>(m, col, partial);
             col += 1;
         }
     }
 }
 
-#[inline(always)]
-fn tile<M: Isa, const COLS: usize>(
-    m: M,
-    weights: &[f32; MAX_ROWS * SPAN],
+struct Chunk<'a> {
+    /// `[k, 2 * W]`
+    weights: &'a [f32; MAX_ROWS * SPAN],
+    /// Weights per row.
     len: usize,
-    x: &[FloatSpan],
-    col: usize,
+    /// `[n]`
+    x: &'a [FloatSpan],
+    /// Whether the result so far is added.
     add: bool,
-    out: &mut [f32],
-) {
-    let rows = 2 * M::W;
-    let out = &mut out[col * rows..(col + COLS) * rows];
-    let x = &x[col..col + COLS];
-    assert!(rows <= MAX_ROWS && len <= SPAN);
-    let mut acc = [[m.wide_splat(0.0); 2]; COLS];
-    if add {
-        for c in 0..COLS {
-            for h in 0..2 {
-                // SAFETY: `out` has COLS * 2 * W values.
-                acc[c][h] = unsafe { m.wide_load(out.as_ptr().add(c * rows + h * M::W)) };
+    /// Where complete sums go.
+    y: Option<&'a Output<'a>>,
+}
+
+impl Chunk<'_> {
+    /// Columns `col..col + COLS` of the result.
+    #[inline(always)]
+    fn tile<M: Isa, const COLS: usize>(&self, m: M, col: usize, partial: &mut [f32]) {
+        let rows = 2 * M::W;
+        let partial = &mut partial[col * rows..(col + COLS) * rows];
+        let x = &self.x[col..col + COLS];
+        assert!(rows <= MAX_ROWS && self.len <= SPAN);
+        let mut acc = [[m.wide_splat(0.0); 2]; COLS];
+        if self.add {
+            for c in 0..COLS {
+                acc[c] = output::get(m, &partial[c * rows..]);
             }
         }
-    }
-    for k in 0..len {
-        // SAFETY: row k of `[SPAN, 2 * W]`.
-        let w = unsafe { weights.as_ptr().add(k * rows) };
-        // SAFETY: as above.
-        let w = unsafe { [m.wide_load(w), m.wide_load(w.add(M::W))] };
-        for c in 0..COLS {
-            // SAFETY: `x` has COLS spans, and k is below SPAN.
-            let x = m.wide_splat(unsafe { *x.get_unchecked(c).get_unchecked(k) });
-            for h in 0..2 {
-                acc[c][h] = m.wide_fma(w[h], x, acc[c][h]);
+        for k in 0..self.len {
+            // SAFETY: row k of `[SPAN, 2 * W]`.
+            let w = unsafe { self.weights.as_ptr().add(k * rows) };
+            // SAFETY: as above.
+            let w = unsafe { [m.wide_load(w), m.wide_load(w.add(M::W))] };
+            for c in 0..COLS {
+                // SAFETY: `x` has COLS spans, and k is below SPAN.
+                let x = m.wide_splat(unsafe { *x.get_unchecked(c).get_unchecked(k) });
+                for h in 0..2 {
+                    acc[c][h] = m.wide_fma(w[h], x, acc[c][h]);
+                }
             }
         }
-    }
-    for c in 0..COLS {
-        for h in 0..2 {
-            // SAFETY: `out` has COLS * 2 * W values.
-            unsafe { m.wide_store(acc[c][h], out.as_mut_ptr().add(c * rows + h * M::W)) };
+        for c in 0..COLS {
+            match self.y {
+                Some(y) => y.store(m, col + c, acc[c]),
+                None => output::put(m, acc[c], &mut partial[c * rows..]),
+            }
         }
     }
 }

@@ -5,11 +5,12 @@
     reason = "indices over registers are plainer than zipped iterators, and always unrolled"
 )]
 
-use crate::Matrix;
 use crate::activations::Span;
 use crate::isa::Isa;
+use crate::output::{self, Output};
 use crate::panel::{DEPTH, MAX_ROWS, Panel};
 use crate::unpack::{SPAN, Unpack};
+use crate::{Disjoint, Matrix};
 use std::ops::Range;
 
 /// The properties of a format that the inner loop depends on.
@@ -27,11 +28,13 @@ impl<const GROUP: usize, const MINS: bool, const BYTE: bool> Kind for KindOf<GRO
     const BYTE: bool = BYTE;
 }
 
-/// Products of `rows` of w with all columns, to `out`: `[panels, n, 2 * W]`.
+/// Products of `rows` of w with all columns, to y: `[n, n_rows]`. Sums that are not complete lie in `partial`:
+/// `[panels, n, 2 * W]`; y's rows are too far apart for them.
 ///
 /// Spans are taken `DEPTH` at a time, groups in order, one accumulator per result. The activations of those spans stay in the
 /// second-level cache while the panels pass.
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "operands, their shapes, the result and its scratch")]
 pub(crate) fn multiply_panels<M: Isa, F: Unpack>(
     m: M,
     panel: &mut Panel,
@@ -39,13 +42,14 @@ pub(crate) fn multiply_panels<M: Isa, F: Unpack>(
     rows: Range<usize>,
     x: &[Span],
     n: usize,
-    out: &mut [f32],
+    partial: &mut [f32],
+    y: &Disjoint<'_, f32>,
 ) {
     let panel_rows = 2 * M::W;
     for start in (0..w.n_cols()).step_by(SPAN * DEPTH) {
         let len = (w.n_cols() - start).min(SPAN * DEPTH);
         let x = &x[start / SPAN * n..];
-        for (first, out) in rows.clone().step_by(panel_rows).zip(out.chunks_exact_mut(n * panel_rows)) {
+        for (first, partial) in rows.clone().step_by(panel_rows).zip(partial.chunks_exact_mut(n * panel_rows)) {
             let next = first + panel_rows;
             let following = match (next < rows.end, start + len < w.n_cols()) {
                 (true, _) => (next, start),
@@ -53,13 +57,15 @@ pub(crate) fn multiply_panels<M: Isa, F: Unpack>(
                 (false, false) => (next, 0),
             };
             panel.fill::<M, F>(m, w, first..rows.end.min(next), start, len, following);
-            let chunk = Chunk { panel, len, offset: F::OFFSET, x, n, add: start > 0 };
+            let complete = start + len == w.n_cols();
+            let y = complete.then_some(Output { y, n_rows: w.n_rows(), first, len: panel_rows.min(rows.end - first) });
+            let chunk = Chunk { panel, len, offset: F::OFFSET, x, n, add: start > 0, y };
             match (F::GROUP, F::MINS, F::BYTE) {
-                (32, false, false) => chunk.multiply::<M, KindOf<32, false, false>>(m, out),
-                (32, false, true) => chunk.multiply::<M, KindOf<32, false, true>>(m, out),
-                (32, true, false) => chunk.multiply::<M, KindOf<32, true, false>>(m, out),
-                (16, false, false) => chunk.multiply::<M, KindOf<16, false, false>>(m, out),
-                (16, true, false) => chunk.multiply::<M, KindOf<16, true, false>>(m, out),
+                (32, false, false) => chunk.multiply::<M, KindOf<32, false, false>>(m, partial),
+                (32, false, true) => chunk.multiply::<M, KindOf<32, false, true>>(m, partial),
+                (32, true, false) => chunk.multiply::<M, KindOf<32, true, false>>(m, partial),
+                (16, false, false) => chunk.multiply::<M, KindOf<16, false, false>>(m, partial),
+                (16, true, false) => chunk.multiply::<M, KindOf<16, true, false>>(m, partial),
                 _ => unreachable!("no format is of this kind"),
             }
         }
@@ -76,44 +82,42 @@ struct Chunk<'a> {
     n: usize,
     /// Whether the result so far is added.
     add: bool,
+    /// Where complete sums go.
+    y: Option<Output<'a>>,
 }
 
 impl Chunk<'_> {
     #[inline(always)]
-    fn multiply<M: Isa, K: Kind>(&self, m: M, out: &mut [f32]) {
+    fn multiply<M: Isa, K: Kind>(&self, m: M, partial: &mut [f32]) {
         let mut col = 0;
         while self.n - col >= M::INT_COLS {
             match M::INT_COLS {
-                6 => self.tile::<M, K, 6>(m, col, out),
-                3 => self.tile::<M, K, 3>(m, col, out),
-                _ => self.tile::<M, K, 2>(m, col, out),
+                6 => self.tile::<M, K, 6>(m, col, partial),
+                3 => self.tile::<M, K, 3>(m, col, partial),
+                _ => self.tile::<M, K, 2>(m, col, partial),
             }
             col += M::INT_COLS;
         }
         while self.n - col >= 2 {
-            self.tile::<M, K, 2>(m, col, out);
+            self.tile::<M, K, 2>(m, col, partial);
             col += 2;
         }
         if col < self.n {
-            self.tile::<M, K, 1>(m, col, out);
+            self.tile::<M, K, 1>(m, col, partial);
         }
     }
 
     /// Columns `col..col + COLS` of the result.
     #[inline(always)]
-    fn tile<M: Isa, K: Kind, const COLS: usize>(&self, m: M, col: usize, out: &mut [f32]) {
+    fn tile<M: Isa, K: Kind, const COLS: usize>(&self, m: M, col: usize, partial: &mut [f32]) {
         let rows = 2 * M::W;
-        let out = &mut out[col * rows..(col + COLS) * rows];
+        let partial = &mut partial[col * rows..(col + COLS) * rows];
         assert!(rows <= MAX_ROWS && self.len <= SPAN * DEPTH && self.len.is_multiple_of(32));
         assert!(self.x.len() >= (self.len.div_ceil(SPAN) - 1) * self.n + col + COLS);
-        let zero = m.wide_splat(0.0);
-        let mut acc = [[zero; 2]; COLS];
+        let mut acc = [[m.wide_splat(0.0); 2]; COLS];
         if self.add {
             for c in 0..COLS {
-                for h in 0..2 {
-                    // SAFETY: `out` has COLS * 2 * W values.
-                    acc[c][h] = unsafe { m.wide_load(out.as_ptr().add(c * rows + h * M::W)) };
-                }
+                acc[c] = output::get(m, &partial[c * rows..]);
             }
         }
         for g in 0..self.len / K::GROUP {
@@ -125,9 +129,9 @@ impl Chunk<'_> {
             acc = self.group::<M, K, COLS>(m, g, k, x, acc);
         }
         for c in 0..COLS {
-            for h in 0..2 {
-                // SAFETY: `out` has COLS * 2 * W values.
-                unsafe { m.wide_store(acc[c][h], out.as_mut_ptr().add(c * rows + h * M::W)) };
+            match &self.y {
+                Some(y) => y.store(m, col + c, acc[c]),
+                None => output::put(m, acc[c], &mut partial[c * rows..]),
             }
         }
     }

@@ -131,20 +131,30 @@ macro_rules! narrow {
             assert!(x.len() >= 32 && codes.len() >= 32);
             // SAFETY: the assertion; features as in `intrinsics`.
             unsafe {
-                let x = [0, 8, 16, 24].map(|at| _mm256_loadu_ps(x.as_ptr().add(at)));
-                let bits = x.map(|x| _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fff_ffff)));
-                let largest = _mm256_max_epu32(_mm256_max_epu32(bits[0], bits[1]), _mm256_max_epu32(bits[2], bits[3]));
+                // Spelled out: the closure of a `map` is compiled without these instructions unless it happens to be inlined.
+                let p = x.as_ptr();
+                let (a, b) = (_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8)));
+                let (c, d) = (_mm256_loadu_ps(p.add(16)), _mm256_loadu_ps(p.add(24)));
+                let sign = _mm256_castps_si256(_mm256_set1_ps(-0.0));
+                let magnitude_a = _mm256_andnot_si256(sign, _mm256_castps_si256(a));
+                let magnitude_b = _mm256_andnot_si256(sign, _mm256_castps_si256(b));
+                let magnitude_c = _mm256_andnot_si256(sign, _mm256_castps_si256(c));
+                let magnitude_d = _mm256_andnot_si256(sign, _mm256_castps_si256(d));
+                let largest = _mm256_max_epu32(magnitude_a, magnitude_b);
+                let largest = _mm256_max_epu32(largest, _mm256_max_epu32(magnitude_c, magnitude_d));
                 let largest = _mm_max_epu32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256::<1>(largest));
                 let largest = _mm_max_epu32(largest, _mm_shuffle_epi32::<0b01_00_11_10>(largest));
                 let largest = _mm_max_epu32(largest, _mm_shuffle_epi32::<0b10_11_00_01>(largest));
                 let (scale, inverse) = scale_of(_mm_cvtss_f32(_mm_castsi128_ps(largest)));
                 // Values that are not finite times zero would not be zero.
                 let kept = _mm256_castsi256_ps(_mm256_set1_epi32(if inverse == 0.0 { 0 } else { -1 }));
-                let q = x.map(|x| {
-                    _mm256_cvtps_epi32(_mm256_and_ps(_mm256_mul_ps(x, _mm256_set1_ps(inverse)), kept))
-                });
+                let inverse = _mm256_set1_ps(inverse);
+                let a = _mm256_cvtps_epi32(_mm256_and_ps(_mm256_mul_ps(a, inverse), kept));
+                let b = _mm256_cvtps_epi32(_mm256_and_ps(_mm256_mul_ps(b, inverse), kept));
+                let c = _mm256_cvtps_epi32(_mm256_and_ps(_mm256_mul_ps(c, inverse), kept));
+                let d = _mm256_cvtps_epi32(_mm256_and_ps(_mm256_mul_ps(d, inverse), kept));
                 // Packing works on halves of the vectors; the permutation puts groups of four back in order.
-                let q = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+                let q = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
                 let q = _mm256_permutevar8x32_epi32(q, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
                 _mm256_storeu_si256(codes.as_mut_ptr().cast(), q);
                 let sums = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), q), _mm256_set1_epi16(1));
@@ -228,8 +238,7 @@ macro_rules! narrow {
             };
             set(v: [f32; 8]) -> __m256 = _mm256_setr_ps(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]);
             set_bytes(v: [u64; 4]) -> __m256i = {
-                let v = v.map(u64::cast_signed);
-                _mm256_setr_epi64x(v[0], v[1], v[2], v[3])
+                _mm256_setr_epi64x(v[0] as i64, v[1] as i64, v[2] as i64, v[3] as i64)
             };
             gather_f16_pairs(b: &[u8], stride: usize) -> (__m256, __m256) = {
                 let at = |i: usize| i32::from_le_bytes(first::<4>(&b[i * stride..]));

@@ -17,6 +17,7 @@ mod isa_x86;
 mod matmul;
 mod matmul_i8;
 mod matrix;
+mod output;
 mod panel;
 mod pool;
 mod unpack;

@@ -3,12 +3,12 @@
 use crate::activations::Activations;
 use crate::float::{self, FloatPanel};
 use crate::isa::{Isa, Machine, with_isa};
+use crate::output::Output;
 use crate::panel::{MAX_ROWS, Panel};
 use crate::unpack::{ForFormat, Unpack, for_format};
 use crate::{Disjoint, Matrix, Pool, Precision, gemm, gemv};
 use quantrs_simd::Level;
 use std::cell::RefCell;
-use std::ops::Range;
 
 /// Columns from which unpacking a panel pays.
 const PANEL_COLS: usize = 4;
@@ -57,14 +57,14 @@ struct Scratch {
     panel: Box<Panel>,
     float_panel: Box<FloatPanel>,
     /// `[panels, n, rows of a panel]`
-    out: Vec<f32>,
+    partial: Vec<f32>,
 }
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
         panel: Box::new(Panel::ZERO),
         float_panel: Box::new(FloatPanel::ZERO),
-        out: Vec::new(),
+        partial: Vec::new(),
     });
 }
 
@@ -75,30 +75,19 @@ impl Job<'_> {
         (self.w.n_rows() / (8 * self.pool.threads())).clamp(1, stretch.max(1))
     }
 
-    /// Copy the results of panels of `panel_rows`, `[panels, n, panel_rows]`, to rows of y; column by column, because those of
-    /// y are far apart.
-    fn put(&self, rows: Range<usize>, panel_rows: usize, out: &[f32]) {
-        let n = self.x.n();
-        for i in 0..n {
-            // SAFETY: these rows belong to this task alone.
-            let y = unsafe { self.y.range(i * self.w.n_rows() + rows.start, rows.len()) };
-            for (panel, y) in y.chunks_mut(panel_rows).enumerate() {
-                y.copy_from_slice(&out[(panel * n + i) * panel_rows..][..y.len()]);
-            }
-        }
-    }
-
     fn in_floats(&self) {
         let (n, n_rows) = (self.x.n(), self.w.n_rows());
         if n >= float::PANEL_COLS {
             let rows = with_isa!(self.machine, m => panel_rows(m));
             self.pool.run(n_rows.div_ceil(rows), |task| {
                 SCRATCH.with_borrow_mut(|scratch| {
-                    let Scratch { float_panel, out, .. } = scratch;
-                    out.resize(n * rows, 0.0);
-                    let (w, x) = (self.w, self.x.float_spans());
-                    with_isa!(self.machine, m => float::multiply_panel(m, self.level, float_panel, w, task * rows, x, n, out));
-                    self.put(task * rows..n_rows.min((task + 1) * rows), rows, out);
+                    let Scratch { float_panel, partial, .. } = scratch;
+                    partial.resize(n * rows, 0.0);
+                    let (w, x, first) = (self.w, self.x.float_spans(), task * rows);
+                    let y = Output { y: &self.y, n_rows, first, len: rows.min(n_rows - first) };
+                    with_isa!(self.machine, m => {
+                        float::multiply_panel(m, self.level, float_panel, w, x, n, partial, &y);
+                    });
                 });
             });
         } else {
@@ -135,12 +124,11 @@ impl ForFormat for &Job<'_> {
             let rows = panel_rows * (n_rows / panel_rows / (4 * self.pool.threads())).clamp(1, MAX_PANELS);
             self.pool.run(n_rows.div_ceil(rows), |task| {
                 SCRATCH.with_borrow_mut(|scratch| {
-                    let Scratch { panel, out, .. } = scratch;
+                    let Scratch { panel, partial, .. } = scratch;
                     let here = task * rows..n_rows.min((task + 1) * rows);
-                    out.resize(here.len().next_multiple_of(panel_rows) * n, 0.0);
+                    partial.resize(here.len().next_multiple_of(panel_rows) * n, 0.0);
                     let (w, x) = (self.w, self.x.spans());
-                    with_isa!(self.machine, m => gemm::multiply_panels::<_, F>(m, panel, w, here.clone(), x, n, out));
-                    self.put(here, panel_rows, out);
+                    with_isa!(self.machine, m => gemm::multiply_panels::<_, F>(m, panel, w, here, x, n, partial, &self.y));
                 });
             });
         } else {
