@@ -88,6 +88,14 @@ fn dot_avx2(byte: bool, acc: __m256i, u: __m256i, x: __m256i) -> __m256i {
     }
 }
 
+/// Eight f16 at multiples of `stride` bytes. Panics when there are fewer.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn gather_8(b: &[u8], stride: usize) -> __m256 {
+    let at = |i: usize| i16::from_le_bytes(first::<2>(&b[i * stride..]));
+    _mm256_cvtph_ps(_mm_setr_epi16(at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7)))
+}
+
 #[inline]
 #[target_feature(enable = "avx2")]
 fn transpose_8x8(r: [__m256i; 8]) -> [__m256i; 8] {
@@ -250,10 +258,6 @@ macro_rules! narrow {
                 let high = _mm256_extracti128_si256::<1>(packed);
                 (_mm256_cvtph_ps(_mm256_castsi256_si128(packed)), _mm256_cvtph_ps(high))
             };
-            gather_f16(b: &[u8], stride: usize) -> __m256 = {
-                let at = |i: usize| i16::from_le_bytes(first::<2>(&b[i * stride..]));
-                _mm256_cvtph_ps(_mm_setr_epi16(at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7)))
-            };
             twice_each(a: __m256) -> (__m256, __m256) = (
                 _mm256_permutevar8x32_ps(a, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3)),
                 _mm256_permutevar8x32_ps(a, _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7)),
@@ -324,6 +328,7 @@ macro_rules! wide_256 {
             wide_store(a: __m256, p: *mut f32) = _mm256_storeu_ps(p, a);
         }
         intrinsics! {
+            gather_f16(b: &[u8], stride: usize) -> __m256 = gather_8(b, stride);
             wide_isplat(v: i32) -> __m256i = _mm256_set1_epi32(v);
             wide_to_f32(a: __m256i) -> __m256 = _mm256_cvtepi32_ps(a);
             wide_splat(v: f32) -> __m256 = _mm256_set1_ps(v);
@@ -396,6 +401,16 @@ impl Isa for Avx512Vnni {
     intrinsics! {
         dot(_byte: bool, acc: __m256i, u: __m256i, x: __m256i) -> __m256i = _mm256_dpbusd_epi32(acc, u, x);
         wide_dot(_byte: bool, acc: __m512i, u: __m512i, x: __m512i) -> __m512i = _mm512_dpbusd_epi32(acc, u, x);
+        gather_f16(b: &[u8], stride: usize) -> __m256 = {
+            if stride == 18 && b.len() >= 128 {
+                // Eight blocks of Q4_0 or IQ4_NL: their scales are words 0, 9 .. 63 of two vectors.
+                let at = _mm512_castsi128_si512(_mm_setr_epi16(0, 9, 18, 27, 36, 45, 54, 63));
+                let (low, high) = (_mm512_loadu_si512(b.as_ptr().cast()), _mm512_loadu_si512(b.as_ptr().add(64).cast()));
+                _mm256_cvtph_ps(_mm512_castsi512_si128(_mm512_permutex2var_epi16(low, at, high)))
+            } else {
+                gather_8(b, stride)
+            }
+        };
         row_zero() -> __m512 = _mm512_setzero_ps();
         row_sum(acc: [__m512; 2], rest: __m256) -> f32 = {
             let a = _mm512_add_ps(acc[0], acc[1]);
