@@ -1,5 +1,9 @@
 """Products of packed arrays, and of int8 matrices."""
 
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,3 +100,26 @@ def test_int8_products_refuse_other_types_and_shapes() -> None:
     for b in (np.zeros((2, 4), np.int8), np.zeros(3, np.int8)):
         with pytest.raises(qr.InputError, match="shapes"):
             qr.matmul_i8(a, b)
+
+
+@pytest.mark.slow
+def test_a_busy_process_on_every_cpu_leaves_products_a_quarter_of_their_speed() -> None:
+    q = qr.quantize(np.random.default_rng(6).standard_normal((512, 512), np.float32), "q4_0")
+    x = np.random.default_rng(7).standard_normal(512).astype(np.float32)
+
+    def products_per_second() -> float:
+        count, start = 0, time.perf_counter()
+        while time.perf_counter() < start + 1.5:
+            q @ x
+            count += 1
+        return count / 1.5
+
+    quiet = products_per_second()
+    burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    try:
+        busy = max(products_per_second() for _ in range(2))
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
+    assert busy >= 0.25 * quiet, f"{busy:.0f} of {quiet:.0f} products a second"
