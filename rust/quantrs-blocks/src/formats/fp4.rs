@@ -36,9 +36,9 @@ impl<S: Simd> Limits<S> {
     /// `scale` is a number of at most 8 significant bits, so that the products are exact.
     #[inline(always)]
     pub(crate) fn new(s: S, scale: f32) -> Self {
-        let mut limits = [s.splat(0.0); 7];
+        let mut limits = [s.splat(scale); 7];
         for (limit, midpoint) in limits.iter_mut().zip(MIDPOINTS) {
-            *limit = s.splat(midpoint * scale);
+            *limit = s.mul(*limit, s.splat(midpoint));
         }
         Limits(limits)
     }
@@ -51,13 +51,15 @@ impl<S: Simd> Limits<S> {
     /// magnitude errors are rounded, but 4 * scale apart.
     #[inline(always)]
     pub(crate) fn nearest(&self, s: S, x: S::F) -> S::I {
-        let (zero, one) = (s.isplat(0), s.isplat(1));
+        // The number of limits below |x|, bit by bit as a binary search finds it.
+        let [l0, l1, l2, l3, l4, l5, l6] = self.0;
         let magnitude = s.abs(x);
-        let mut code = s.iselect(s.lt(x, s.neg(self.0[0])), s.isplat(8), zero);
-        for limit in self.0 {
-            code = s.iadd(code, s.iselect(s.lt(limit, magnitude), one, zero));
-        }
-        code
+        let bit2 = s.lt(l3, magnitude);
+        let bit1 = s.lt(s.select(bit2, l5, l1), magnitude);
+        let bit0 = s.lt(s.select(bit2, s.select(bit1, l6, l4), s.select(bit1, l2, l0)), magnitude);
+        let bit = |m: S::M, value: i32| s.iselect(m, s.isplat(value), s.isplat(0));
+        let code = s.ior(bit(bit2, 4), s.ior(bit(bit1, 2), bit(bit0, 1)));
+        s.ior(code, bit(s.lt(x, s.neg(l0)), 8))
     }
 }
 

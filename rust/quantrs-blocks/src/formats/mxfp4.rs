@@ -1,7 +1,7 @@
 //! MXFP4: blocks of 32 four-bit floats (E2M1) and a power-of-two scale (E8M0), as the OCP microscaling formats define.
 
 use super::fp4::{DOUBLED_F32, Limits, nearest_ref};
-use crate::along::{abs_max, abs_max_along, decode_nibbles, store_nibbles};
+use crate::along::{GROUP, abs_max, abs_max_along, decode_nibbles, store_nibbles};
 use crate::format::Rows;
 use quantrs_simd::{Level, Simd, dispatch};
 
@@ -35,16 +35,21 @@ pub(crate) fn quantize(level: Level, rows: Rows<'_>, out: &mut [u8]) {
 
 #[inline(always)]
 fn quantize_along<S: Simd>(s: S, rows: Rows<'_>, out: &mut [u8]) {
-    for (x, out) in rows.x.chunks_exact(BLOCK_LEN).zip(out.chunks_exact_mut(BLOCK_BYTES)) {
-        let largest = abs_max_along(s, x);
-        out[0] = if largest > 0.0 { exponent_code(floor_log2(largest)) } else { 0 };
-        let limits = Limits::new(s, half_scale(out[0]));
-        store_nibbles(
-            s,
-            &mut out[1..],
-            #[inline(always)]
-            |i| limits.nearest(s, s.load(&x[i..])),
-        );
+    for (x, out) in rows.x.chunks(GROUP * BLOCK_LEN).zip(out.chunks_mut(GROUP * BLOCK_BYTES)) {
+        // The exponents first: the logarithm is a call, which empties the vector registers of what follows.
+        for (x, out) in x.chunks_exact(BLOCK_LEN).zip(out.chunks_exact_mut(BLOCK_BYTES)) {
+            let largest = abs_max_along(s, x);
+            out[0] = if largest > 0.0 { exponent_code(floor_log2(largest)) } else { 0 };
+        }
+        for (x, out) in x.chunks_exact(BLOCK_LEN).zip(out.chunks_exact_mut(BLOCK_BYTES)) {
+            let limits = Limits::new(s, half_scale(out[0]));
+            store_nibbles(
+                s,
+                &mut out[1..],
+                #[inline(always)]
+                |i| limits.nearest(s, s.load(&x[i..])),
+            );
+        }
     }
 }
 

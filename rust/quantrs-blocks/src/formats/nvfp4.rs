@@ -1,7 +1,7 @@
 //! NVFP4: blocks of 64 four-bit floats (E2M1), each 16 with an unsigned eight-bit float (UE4M3) as scale.
 
 use super::fp4::{DOUBLED_F32, Limits, nearest_ref};
-use crate::along::{abs_max, abs_max_along};
+use crate::along::{GROUP, abs_max, abs_max_along};
 use crate::format::Rows;
 use quantrs_simd::{Level, Simd, dispatch, trunc_i32};
 
@@ -35,33 +35,62 @@ pub(crate) fn quantize_ref(rows: Rows<'_>, out: &mut [u8]) {
     }
 }
 
-/// As [`quantize_ref`], along the sub-block: nothing but the largest magnitude crosses elements.
+/// As [`quantize_ref`], along the sub-blocks, their scales one per lane: nothing but the largest magnitude crosses elements.
 pub(crate) fn quantize(level: Level, rows: Rows<'_>, out: &mut [u8]) {
     dispatch!(level, s => quantize_along(s, rows, out), scalar => quantize_ref(rows, out));
 }
 
 #[inline(always)]
 fn quantize_along<S: Simd>(s: S, rows: Rows<'_>, out: &mut [u8]) {
-    for (x, out) in rows.x.chunks_exact(BLOCK_LEN).zip(out.chunks_exact_mut(BLOCK_BYTES)) {
-        let (scales, qs) = out.split_at_mut(QS);
-        for ((x, scale), qs) in x.chunks_exact(SUB).zip(scales).zip(qs.chunks_exact_mut(SUB / 2)) {
-            let largest = abs_max_along(s, x);
-            *scale = encode_scale(largest / 6.0);
-            let half_scale = decode_half_scale(*scale);
-            let mut q = [0; SUB];
-            if largest <= 65536.0 * half_scale {
-                let limits = Limits::new(s, half_scale);
-                for (x, q) in x.chunks_exact(S::LANES).zip(q.chunks_exact_mut(S::LANES)) {
-                    s.store_bytes(limits.nearest(s, s.load(x)), q);
+    const GROUP_BLOCKS: usize = GROUP / QS;
+    for (x, out) in rows.x.chunks(GROUP_BLOCKS * BLOCK_LEN).zip(out.chunks_mut(GROUP_BLOCKS * BLOCK_BYTES)) {
+        let mut largest = [0.0; GROUP];
+        for (largest, x) in largest.iter_mut().zip(x.chunks_exact(SUB)) {
+            *largest = abs_max_along(s, x);
+        }
+        let (codes, half_scales) = group_scales(s, &largest);
+        for (b, (x, out)) in x.chunks_exact(BLOCK_LEN).zip(out.chunks_exact_mut(BLOCK_BYTES)).enumerate() {
+            let (scales, qs) = out.split_at_mut(QS);
+            scales.copy_from_slice(&codes[QS * b..][..QS]);
+            for (i, (x, qs)) in x.chunks_exact(SUB).zip(qs.chunks_exact_mut(SUB / 2)).enumerate() {
+                let half_scale = half_scales[QS * b + i];
+                let mut q = [0; SUB];
+                if largest[QS * b + i] <= 65536.0 * half_scale {
+                    let limits = Limits::new(s, half_scale);
+                    for (x, q) in x.chunks_exact(S::LANES).zip(q.chunks_exact_mut(S::LANES)) {
+                        s.store_bytes(limits.nearest(s, s.load(x)), q);
+                    }
+                } else {
+                    q = nearest_16_ref(x, half_scale);
                 }
-            } else {
-                q = nearest_16_ref(x, half_scale);
+                let q = u128::from_le_bytes(q);
+                // Four bits each: the shift moves none into a neighbour.
+                qs.copy_from_slice(&(q as u64 | ((q >> 64) as u64) << 4).to_le_bytes());
             }
-            let q = u128::from_le_bytes(q);
-            // Four bits each: the shift moves none into a neighbour.
-            qs.copy_from_slice(&(q as u64 | ((q >> 64) as u64) << 4).to_le_bytes());
         }
     }
+}
+
+/// The scale codes of a group of sub-blocks with these largest magnitudes, one per lane, and half the scales: [`encode_scale`]
+/// and [`decode_half_scale`].
+#[inline(always)]
+fn group_scales<S: Simd>(s: S, largest: &[f32; GROUP]) -> ([u8; GROUP], [f32; GROUP]) {
+    let (mut codes, mut half_scales) = ([0; GROUP], [0.0; GROUP]);
+    for i in (0..GROUP).step_by(S::LANES) {
+        let v = s.div(s.load(&largest[i..]), s.splat(6.0));
+        let below_normal = s.lt(v, s.splat(1.0 / 64.0));
+        let subnormal = s.imin(s.trunc(s.add(s.mul(v, s.splat(512.0)), s.splat(0.5))), s.isplat(7));
+        let rounded = s.ishr(s.iadd(s.ishr(s.to_bits(v), 19), s.isplat(1)), 1);
+        let normal = s.isub(rounded, s.isplat((127 - 7) << 3));
+        let code = s.iselect(below_normal, subnormal, normal);
+        // From here on the rounded exponent is 15 or more.
+        let code = s.iselect(s.ge(v, s.splat(248.0)), s.isplat(0x7e), code);
+        s.store_bytes(code, &mut codes[i..]);
+        let normal = s.from_bits(s.ishl(s.iadd(code, s.isplat((127 - 8) << 3)), 20));
+        let subnormal = s.mul(s.to_f32(code), s.splat(1.0 / 1024.0));
+        s.store(s.select(s.lt(s.to_f32(code), s.splat(8.0)), subnormal, normal), &mut half_scales[i..]);
+    }
+    (codes, half_scales)
 }
 
 /// The rare sub-blocks outside the range of [`Limits::nearest`]: scale 0, or values far above the largest scale.
@@ -76,7 +105,6 @@ fn nearest_16_ref(x: &[f32], half_scale: f32) -> [u8; SUB] {
 
 /// The UE4M3 code of v: four exponent bits with bias 7, three mantissa bits, rounded half up; at most 0x7e = 448, which is also
 /// what 256 and above become.
-#[inline(always)]
 fn encode_scale(v: f32) -> u8 {
     let exponent = (v.to_bits() >> 23) as i32 - 127 + 7;
     if v <= 0.0 {
@@ -154,6 +182,20 @@ mod tests {
             assert_eq!(encode_scale(2.0 * decode_half_scale(code)), code, "{code:#x}");
         }
         assert_eq!(encode_scale(256.0), 0x7e);
+    }
+
+    #[test]
+    fn scales_of_a_group_equal_those_of_each() {
+        for bits in (0..0x5e80_0000u32).step_by(0x0002_0000 - 1).collect::<Vec<_>>().chunks_exact(GROUP) {
+            let largest: [f32; GROUP] = std::array::from_fn(|i| f32::from_bits(bits[i]));
+            let want = largest.map(|v| encode_scale(v / 6.0));
+            for level in Level::all() {
+                let (codes, half_scales) =
+                    dispatch!(level, s => group_scales(s, &largest), scalar => (want, want.map(decode_half_scale)));
+                assert_eq!(codes, want, "at {} from {:e}", level.name(), largest[0]);
+                assert_eq!(half_scales, want.map(decode_half_scale), "at {}", level.name());
+            }
+        }
     }
 
     #[test]
