@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 __all__ = [
     "BlockFormat",
     "Cancelled",
+    "Engine",
     "FileError",
     "FormatError",
     "Gguf",
@@ -299,3 +300,56 @@ class TensorWritten:
 
 def check_rows(path: _Path, offset: int, type_name: str, n_rows: int, n_cols: int, *, threads: int | None = None) -> str | None:
     """Look for scales and values that are infinite or NaN; a text naming row and block, or None when all is well."""
+
+@final
+class Engine:
+    """A model at work: weights mapped from the file, and a context of tokens. Threads may share it; calls wait for each other."""
+
+    @staticmethod
+    def load(
+        path: _Path, graph: str, *, n_ctx: int, threads: int | None = None, activations: str = "int8", kv_type: str = "f16"
+    ) -> Engine:
+        """Map a GGUF file and find the tensors that `graph` (JSON of a `quantrs.families.GraphSpec`) names.
+
+        Raises
+        ------
+        FileError, FormatError
+            The file cannot be read, or a tensor is missing, left over, or of another shape or type than the graph says.
+        InputError
+            An option or a field of the graph is out of range.
+        """
+    n_past: int
+    """Tokens in the context."""
+    n_ctx: int
+    """Tokens that the context holds."""
+    n_vocab: int
+    n_embd: int
+    n_blocks: int
+    threads: int
+    cache_bytes: int
+    """Bytes of keys and values held now."""
+    def truncate(self, n: int, /) -> None:
+        """Forget all tokens but the first `n`."""
+    def reset(self) -> None:
+        """Forget all tokens."""
+    def forward(self, ids: Sequence[int], wanted: str = "last") -> NDArray[np.float32]:
+        """Append tokens and compute what follows them.
+
+        `wanted`: ``last`` gives the logits of the last token ``[1, n_vocab]``, ``all`` those of every token ``[n, n_vocab]``,
+        ``hidden`` what the output matrix would be multiplied with ``[n, n_embd]``. After an error the context is what it was.
+
+        Raises
+        ------
+        InputError
+            No tokens, an id outside the vocabulary, or more tokens than the context has room for.
+        FormatError
+            A result is not finite; the message names the first block that it came from.
+        """
+    def block_forward(self, block: int, x: NDArray[np.float32], /) -> NDArray[np.float32]:
+        """One block alone over hidden states ``[n, n_embd]``, as the first tokens of a context. Empties the context."""
+    def trace(self, ids: Sequence[int], *, tensors: Sequence[str], hidden: bool = False) -> dict[str, NDArray[np.float32]]:
+        """`forward`, keeping inputs of linears by tensor name ``[n, in_features]``, and with `hidden` what goes into each block.
+
+        Tensors that hold several experts come as ``NAME[expert]`` with the tokens routed there. Hidden states are called ``blk.0``
+        to ``blk.n_blocks``, the last being what leaves the last block.
+        """

@@ -5,7 +5,9 @@
 //! weights are floats or exactness was asked for. Results never depend on the number of threads.
 
 mod activations;
+mod attention;
 mod disjoint;
+pub mod elementwise;
 mod error;
 mod float;
 mod gemm;
@@ -21,11 +23,19 @@ mod output;
 mod panel;
 mod pool;
 mod unpack;
+mod kv_cache;
+pub mod norms;
+mod rope;
+mod rows;
 
 pub use activations::{Activations, Precision};
+pub use attention::Attention;
 pub use disjoint::Disjoint;
 pub use error::KernelError;
+pub use kv_cache::{KvCache, KvShape, KvType};
 pub use matmul::matmul;
 pub use matmul_i8::matmul_i8;
 pub use matrix::Matrix;
 pub use pool::Pool;
+pub use rope::{Rope, RopeScaling, RopeStyle, RopeTable};
+pub use rows::for_rows;

@@ -6,6 +6,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple, PyType};
 use quantrs_blocks::BlockError;
 use quantrs_convert::ConvertError;
+use quantrs_engine::EngineError;
 use quantrs_formats::FormatError;
 use quantrs_kernels::KernelError;
 use quantrs_simd::LevelError;
@@ -72,6 +73,7 @@ pub(crate) enum Error {
     Convert(ConvertError),
     Level(LevelError),
     Kernel(KernelError),
+    Engine(EngineError),
 }
 
 impl From<Error> for PyErr {
@@ -95,6 +97,25 @@ impl From<Error> for PyErr {
                 Error::Convert(ConvertError::Values { .. }) => (&classes.input, error_text(&error)),
                 Error::Convert(ConvertError::File(format)) => (of_format(format), format.to_string()),
                 Error::Convert(ConvertError::Cancelled) => (&classes.cancelled, error_text(&error)),
+                Error::Engine(error) => {
+                    let class = match error {
+                        EngineError::Format(format) => of_format(format),
+                        EngineError::Map { .. } => &classes.file,
+                        EngineError::Graph { .. }
+                        | EngineError::KvType { .. }
+                        | EngineError::ContextFull { .. }
+                        | EngineError::Token { .. }
+                        | EngineError::Size { .. } => &classes.input,
+                        EngineError::MissingTensor { .. }
+                        | EngineError::Shape { .. }
+                        | EngineError::Type { .. }
+                        | EngineError::Tensor { .. }
+                        | EngineError::UnusedTensors { .. }
+                        | EngineError::BadValue { .. }
+                        | EngineError::NotFinite { .. } => &classes.format,
+                    };
+                    (class, error.to_string())
+                }
             };
             PyErr::from_type(class.bind(py).clone(), (message,))
         })
@@ -118,4 +139,11 @@ macro_rules! from {
     )*};
 }
 
-from!(BlockError => Block, FormatError => Format, ConvertError => Convert, LevelError => Level, KernelError => Kernel);
+from!(
+    BlockError => Block,
+    FormatError => Format,
+    ConvertError => Convert,
+    LevelError => Level,
+    KernelError => Kernel,
+    EngineError => Engine
+);

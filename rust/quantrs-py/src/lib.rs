@@ -2,6 +2,7 @@
 
 mod arrays;
 mod cpu;
+mod engine;
 mod error;
 mod files;
 mod gguf;
@@ -32,5 +33,6 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<files::PartFile>()?;
     m.add_class::<files::TensorWritten>()?;
     m.add_function(wrap_pyfunction!(files::check_rows, m)?)?;
+    m.add_class::<engine::Engine>()?;
     Ok(())
 }

@@ -1,0 +1,102 @@
+//! Linears and their inputs: packed once, used by several.
+
+use crate::maps::Maps;
+use crate::weights::{Linear, Norm};
+use quantrs_kernels::{Activations, Pool, Precision, elementwise, for_rows, matmul};
+use quantrs_simd::Level;
+
+/// What can be watched while a model runs.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// The input of the linears named: `x: [n, n_cols]`.
+    LinearInput {
+        /// Name of the tensor.
+        tensor: &'a str,
+        /// Which of a tensor's experts, where it has several; then `x` holds the tokens routed to it.
+        expert: Option<usize>,
+        /// The values.
+        x: &'a [f32],
+        /// Values per token.
+        n_cols: usize,
+    },
+    /// What goes into block `block`, and, with the number of blocks, what comes out of the last: `x: [n, n_embd]`.
+    Hidden {
+        /// The block.
+        block: usize,
+        /// The values.
+        x: &'a [f32],
+    },
+}
+
+/// A watcher.
+pub(crate) type Watch<'w> = dyn FnMut(Event<'_>) + 'w;
+
+/// What every computation needs.
+pub(crate) struct Run<'a> {
+    pub(crate) pool: &'a Pool,
+    pub(crate) level: Level,
+    pub(crate) maps: &'a Maps,
+    pub(crate) precision: Precision,
+}
+
+/// Packed inputs; each form is made when the first linear asks for it.
+#[derive(Debug, Default)]
+pub(crate) struct Inputs {
+    int8: Activations,
+    float: Activations,
+    has_int8: bool,
+    has_float: bool,
+}
+
+impl Inputs {
+    /// Other values come: forget the packed ones.
+    pub(crate) fn renew(&mut self) {
+        (self.has_int8, self.has_float) = (false, false);
+    }
+}
+
+/// The first `n` values of a buffer that is kept; what they were is unspecified.
+pub(crate) fn sized(buffer: &mut Vec<f32>, n: usize) -> &mut [f32] {
+    if buffer.len() < n {
+        buffer.resize(n, 0.0);
+    }
+    &mut buffer[..n]
+}
+
+impl Run<'_> {
+    /// `y = w x + bias` for the rows of `x`, with the matrix of one expert.
+    pub(crate) fn linear(&self, linear: &Linear, expert: usize, inputs: &mut Inputs, x: &[f32], y: &mut [f32]) {
+        let float = linear.is_float() || self.precision == Precision::Float;
+        let (activations, packed, precision) = if float {
+            (&mut inputs.float, &mut inputs.has_float, Precision::Float)
+        } else {
+            (&mut inputs.int8, &mut inputs.has_int8, Precision::Int8)
+        };
+        if !*packed {
+            activations.pack(self.pool, self.level, x, linear.n_cols, precision);
+            *packed = true;
+        }
+        matmul(self.pool, self.level, &linear.matrix(self.maps, expert), activations, y);
+        if let Some(bias) = linear.bias(expert) {
+            for_rows(self.pool, y, linear.n_rows, |_, y| elementwise::add_bias(self.level, y, bias));
+        }
+    }
+
+    pub(crate) fn norm(&self, norm: &Norm, x: &[f32], out: &mut [f32]) {
+        let len = norm.len();
+        for_rows(self.pool, out, len, |first, out| norm.apply(self.level, &x[first * len..][..out.len()], out));
+    }
+
+    pub(crate) fn norm_in_place(&self, norm: Option<&Norm>, x: &mut [f32]) {
+        if let Some(norm) = norm {
+            for_rows(self.pool, x, norm.len(), |_, x| norm.apply_in_place(self.level, x));
+        }
+    }
+
+    /// `x += factor * y`, rows of `row_len`.
+    pub(crate) fn add_scaled(&self, x: &mut [f32], y: &[f32], factor: f32, row_len: usize) {
+        for_rows(self.pool, x, row_len, |first, x| {
+            elementwise::add_scaled(self.level, x, &y[first * row_len..][..x.len()], factor);
+        });
+    }
+}

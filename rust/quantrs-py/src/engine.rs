@@ -1,0 +1,186 @@
+//! A model at work.
+
+use crate::cpu::checked_threads;
+use crate::error::Error;
+use numpy::{PyArray2, PyArrayMethods, PyReadonlyArray2};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use quantrs_engine::spec::GraphSpec;
+use quantrs_engine::{EngineError, Event, Model, Settings, Wanted};
+use quantrs_kernels::{KvType, Precision};
+use quantrs_simd::Level;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// One of `choices`, or an error that lists them.
+fn chosen<T: Copy>(what: &str, value: &str, choices: &[(&str, T)]) -> Result<T, Error> {
+    choices.iter().find(|(name, _)| name.eq_ignore_ascii_case(value)).map(|(_, choice)| *choice).ok_or_else(|| {
+        let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+        Error::Input(format!("{what} is {value:?}; expected one of {}", names.join(", ")))
+    })
+}
+
+fn token_ids(ids: Vec<i64>) -> Result<Vec<u32>, Error> {
+    let id = |(i, id): (usize, &i64)| {
+        u32::try_from(*id).map_err(|_| Error::Input(format!("token {i} is {id}; expected an id of the vocabulary")))
+    };
+    ids.iter().enumerate().map(id).collect()
+}
+
+/// Inputs and hidden states by name: values, and how many there are per token.
+type Traced = BTreeMap<String, (Vec<f32>, usize)>;
+
+#[pyclass(frozen, module = "quantrs._native")]
+pub(crate) struct Engine {
+    inner: Mutex<quantrs_engine::Engine>,
+}
+
+impl Engine {
+    fn lock(&self) -> MutexGuard<'_, quantrs_engine::Engine> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[pymethods]
+impl Engine {
+    #[staticmethod]
+    #[pyo3(signature = (path, graph, *, n_ctx, threads=None, activations="int8", kv_type="f16"))]
+    fn load(
+        py: Python<'_>,
+        path: PathBuf,
+        graph: &str,
+        n_ctx: usize,
+        threads: Option<usize>,
+        activations: &str,
+        kv_type: &str,
+    ) -> Result<Engine, Error> {
+        let threads = checked_threads(threads)?.unwrap_or_else(quantrs_blocks::default_threads);
+        let precisions = [("int8", Precision::Int8), ("float", Precision::Float)];
+        let kv_types = KvType::ALL.map(|t| (t.name(), t));
+        let settings = Settings {
+            threads,
+            level: Level::from_env()?,
+            precision: chosen("activations", activations, &precisions)?,
+            kv_type: chosen("kv_type", kv_type, &kv_types)?,
+            n_ctx,
+        };
+        let engine = py.detach(|| {
+            let spec = GraphSpec::from_json(graph)?;
+            let gguf = quantrs_formats::Gguf::open(path).map_err(EngineError::from)?;
+            let model = Model::load(&gguf, &spec, settings.level)?;
+            quantrs_engine::Engine::new(Arc::new(model), settings)
+        })?;
+        Ok(Engine { inner: Mutex::new(engine) })
+    }
+
+    #[getter]
+    fn n_past(&self, py: Python<'_>) -> usize {
+        py.detach(|| self.lock().n_past())
+    }
+
+    #[getter]
+    fn n_ctx(&self) -> usize {
+        self.lock().settings().n_ctx
+    }
+
+    #[getter]
+    fn n_vocab(&self) -> usize {
+        self.lock().model().n_vocab()
+    }
+
+    #[getter]
+    fn n_embd(&self) -> usize {
+        self.lock().model().n_embd()
+    }
+
+    #[getter]
+    fn n_blocks(&self) -> usize {
+        self.lock().model().n_blocks()
+    }
+
+    #[getter]
+    fn threads(&self) -> usize {
+        self.lock().settings().threads
+    }
+
+    #[getter]
+    fn cache_bytes(&self) -> usize {
+        self.lock().cache_bytes()
+    }
+
+    #[pyo3(signature = (n, /))]
+    fn truncate(&self, py: Python<'_>, n: usize) {
+        py.detach(|| self.lock().truncate(n));
+    }
+
+    fn reset(&self, py: Python<'_>) {
+        self.truncate(py, 0);
+    }
+
+    #[pyo3(signature = (ids, wanted="last"))]
+    fn forward<'py>(&self, py: Python<'py>, ids: Vec<i64>, wanted: &str) -> Result<Bound<'py, PyArray2<f32>>, Error> {
+        let choices = [("last", Wanted::Last), ("all", Wanted::All), ("hidden", Wanted::Hidden)];
+        let wanted = chosen("wanted", wanted, &choices)?;
+        let ids = token_ids(ids)?;
+        let out = py.detach(|| {
+            let mut engine = self.lock();
+            let mut out = vec![0.0; engine.output_len(ids.len(), wanted)];
+            engine.forward(&ids, wanted, &mut out, &mut |_| {}).map(|()| out)
+        })?;
+        let n_rows = if wanted == Wanted::Last { 1 } else { ids.len() };
+        rows(py, out, n_rows)
+    }
+
+    #[pyo3(signature = (block, x, /))]
+    fn block_forward<'py>(
+        &self,
+        py: Python<'py>,
+        block: usize,
+        x: PyReadonlyArray2<'_, f32>,
+    ) -> Result<Bound<'py, PyArray2<f32>>, Error> {
+        let n_rows = x.as_array().nrows();
+        let mut x: Vec<f32> = x.as_array().iter().copied().collect();
+        py.detach(|| self.lock().block_forward(block, &mut x, &mut |_| {}))?;
+        rows(py, x, n_rows)
+    }
+
+    #[pyo3(signature = (ids, *, tensors, hidden=false))]
+    fn trace<'py>(
+        &self,
+        py: Python<'py>,
+        ids: Vec<i64>,
+        tensors: Vec<String>,
+        hidden: bool,
+    ) -> Result<Bound<'py, PyDict>, Error> {
+        let ids = token_ids(ids)?;
+        let mut traced = Traced::new();
+        let mut keep = |name: String, x: &[f32], n_cols: usize| {
+            traced.entry(name).or_insert_with(|| (Vec::new(), n_cols)).0.extend_from_slice(x);
+        };
+        py.detach(|| {
+            let mut engine = self.lock();
+            let n_embd = engine.model().n_embd();
+            let mut out = vec![0.0; engine.output_len(ids.len(), Wanted::Last)];
+            engine.forward(&ids, Wanted::Last, &mut out, &mut |event| match event {
+                Event::LinearInput { tensor, expert, x, n_cols } if tensors.iter().any(|t| t == tensor) => {
+                    keep(expert.map_or_else(|| tensor.to_owned(), |e| format!("{tensor}[{e}]")), x, n_cols);
+                }
+                Event::Hidden { block, x } if hidden => keep(format!("blk.{block}"), x, n_embd),
+                _ => {}
+            })
+        })?;
+        let dict = PyDict::new(py);
+        for (name, (values, n_cols)) in traced {
+            let n_rows = values.len() / n_cols;
+            dict.set_item(name, rows(py, values, n_rows)?).map_err(|e| Error::Input(e.to_string()))?;
+        }
+        Ok(dict)
+    }
+}
+
+/// `[n_rows, rest]`
+fn rows(py: Python<'_>, values: Vec<f32>, n_rows: usize) -> Result<Bound<'_, PyArray2<f32>>, Error> {
+    let shape = [n_rows, values.len() / n_rows.max(1)];
+    numpy::PyArray1::from_vec(py, values).reshape(shape).map_err(|e| Error::Input(e.to_string()))
+}
