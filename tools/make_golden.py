@@ -86,6 +86,17 @@ def save_npz(target: Path, arrays: dict[str, NDArray[np.generic]]) -> None:
 
 
 SETS = {
+    "family_logits": GoldenSet(
+        Origin(
+            tool="libllama over the models of tests/family_models.py, by tools/make_family_logits.py and tools/dump_logits.cpp",
+            commit="llama.cpp of llama-cpp-python 0.3.36",
+            flags="CPU backend, native, no floating-point contraction; one thread, float32 keys and values, no flash attention",
+            seed="none needed: the weights are an integer hash of their names",
+            licence="constructed data: same as quantrs",
+        ),
+        lambda folder: [folder / "logits.npz"],
+        copy_file,
+    ),
     "ggml": GoldenSet(
         Origin(
             tool="ggml 0.25.3: ggml_quantize_chunk, its decoders and dot kernels, llama-quantize, llama-imatrix",

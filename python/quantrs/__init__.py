@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from quantrs.arrays import ArrayError, QuantizedArray, matmul_i8, quantize
     from quantrs.block_types import BlockType, types
     from quantrs.checkpoint import Checkpoint, Tensor, open
+    from quantrs.engine import Session
     from quantrs.errors import (
         Cancelled,
         FileError,
@@ -46,6 +47,7 @@ __all__ = [
     "QuantrsError",
     "QuantrsWarning",
     "Report",
+    "Session",
     "Tensor",
     "UsageError",
     "__version__",
@@ -68,6 +70,7 @@ _HOMES = {
     "QuantrsError": "errors",
     "QuantrsWarning": "errors",
     "Report": "report",
+    "Session": "engine",
     "Tensor": "checkpoint",
     "UsageError": "errors",
     "__version__": "_native",

@@ -306,15 +306,13 @@ class Engine:
     """A model at work: weights mapped from the file, and a context of tokens. Threads may share it; calls wait for each other."""
 
     @staticmethod
-    def load(
-        path: _Path, graph: str, *, n_ctx: int, threads: int | None = None, activations: str = "int8", kv_type: str = "f16"
-    ) -> Engine:
-        """Map a GGUF file and find the tensors that `graph` (JSON of a `quantrs.families.GraphSpec`) names.
+    def load(gguf: Gguf, graph: str, *, n_ctx: int, threads: int | None = None, activations: str = "int8", kv_type: str = "f16") -> Engine:
+        """Map the model's files and find the tensors that `graph` (JSON of a `quantrs.families.GraphSpec`) names.
 
         Raises
         ------
         FileError, FormatError
-            The file cannot be read, or a tensor is missing, left over, or of another shape or type than the graph says.
+            A file cannot be mapped, or a tensor is missing, left over, or of another shape or type than the graph says.
         InputError
             An option or a field of the graph is out of range.
         """

@@ -47,7 +47,7 @@ class Session:
     >>> import quantrs as qr
     >>> session = qr.Session("model.gguf")
     >>> session.logits([1, 2, 3]).shape
-    (3, 512)
+    (3, 64)
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Session:
         self.gguf = _native.Gguf.open(self.path)
         graph, n_ctx = graph_of(self.gguf, n_ctx=n_ctx)
         self.engine = _native.Engine.load(
-            self.path,
+            self.gguf,
             graph.to_json(),
             n_ctx=n_ctx,
             threads=threads,

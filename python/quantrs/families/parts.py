@@ -29,14 +29,10 @@ def linear(
 ) -> Linear:
     """A matrix ``[n_rows, n_cols]`` with its bias if the file has one."""
     bias = f"{name}.bias"
-    return Linear(
-        f"{name}.weight", bias if model.has(bias) else None, n_cols, n_rows, tensor_rows or n_rows, first_row, n_matrices
-    )
+    return Linear(f"{name}.weight", bias if model.has(bias) else None, n_cols, n_rows, tensor_rows or n_rows, first_row, n_matrices)
 
 
-def rope(
-    model: Source, style: Literal["normal", "neox"], n_dims: int, *, base: float | None = None, scaled: bool = True
-) -> Rope:
+def rope(model: Source, style: Literal["normal", "neox"], n_dims: int, *, base: float | None = None, scaled: bool = True) -> Rope:
     """Rotation with the base and the scaling that the metadata asks for; `scaled` False leaves the scaling out."""
     n_dims = model.integer("rope.dimension_count", n_dims)
     base = base or model.number("rope.freq_base", 10_000.0)
@@ -105,7 +101,11 @@ def mlp(model: Source, i: int, activation: Activation, *, suffix: str = "", n_ff
     prefix = f"blk.{i}.ffn_"
     down = linear(model, f"{prefix}down{suffix}", model.n_embd, n_ff, n_matrices=n_experts)
     up = linear(model, f"{prefix}up{suffix}", n_ff, model.n_embd, n_matrices=n_experts)
-    gate = linear(model, f"{prefix}gate{suffix}", n_ff, model.n_embd, n_matrices=n_experts) if model.has(f"{prefix}gate{suffix}.weight") else None
+    gate = (
+        linear(model, f"{prefix}gate{suffix}", n_ff, model.n_embd, n_matrices=n_experts)
+        if model.has(f"{prefix}gate{suffix}.weight")
+        else None
+    )
     return Mlp(activation, gate, up, down)
 
 

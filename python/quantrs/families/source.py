@@ -1,7 +1,6 @@
 """What a family builder reads: hyperparameters and tensor names of a GGUF file, checked as they are read."""
 
 import re
-from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from quantrs.errors import FormatError, InputError
@@ -36,11 +35,6 @@ class Source:
     def has(self, tensor: str) -> bool:
         """Whether the file holds this tensor."""
         return tensor in self._tensors
-
-    @property
-    def tensors(self) -> Collection[str]:
-        """Names of all tensors."""
-        return self._tensors.keys()
 
     def value(self, key: str) -> object:
         """A hyperparameter as it is, or None."""

@@ -63,7 +63,11 @@ impl Engine {
         let n_ctx = settings.n_ctx;
         let limit = if model.position_embd.is_some() { model.n_ctx_train } else { usize::MAX };
         if n_ctx == 0 || n_ctx > limit {
-            let expected = if n_ctx == 0 { "at least 1".to_owned() } else { format!("at most {limit}, the positions that it learned") };
+            let expected = if n_ctx == 0 {
+                "at least 1".to_owned()
+            } else {
+                format!("at most {limit}, the positions that it learned")
+            };
             return Err(EngineError::Graph { what: format!("n_ctx is {n_ctx}, expected {expected}") });
         }
         let cache = |shape| {
@@ -228,7 +232,13 @@ impl Engine {
     }
 
     /// The norm and the output matrix for the tokens whose values begin at `first` of `x`.
-    fn finish(&mut self, first: usize, wanted: Wanted, out: &mut [f32], watch: &mut Watch<'_>) -> Result<(), EngineError> {
+    fn finish(
+        &mut self,
+        first: usize,
+        wanted: Wanted,
+        out: &mut [f32],
+        watch: &mut Watch<'_>,
+    ) -> Result<(), EngineError> {
         let Engine { model, settings, pool, x, normed, inputs, .. } = self;
         let (level, n_cols) = (settings.level, model.n_embd);
         let run = Run { pool, level, maps: &model.maps, precision: settings.precision };
@@ -274,7 +284,9 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let (n_blocks, n_embd) = (self.model.blocks.len(), self.model.n_embd);
         if block >= n_blocks {
-            return Err(EngineError::Graph { what: format!("block {block} does not exist, expected one below {n_blocks}") });
+            return Err(EngineError::Graph {
+                what: format!("block {block} does not exist, expected one below {n_blocks}"),
+            });
         }
         if x.is_empty() || !x.len().is_multiple_of(n_embd) {
             let expected = x.len().next_multiple_of(n_embd).max(n_embd);

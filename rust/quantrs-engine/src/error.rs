@@ -1,15 +1,11 @@
 //! What can go wrong in loading and running a model.
 
-use quantrs_formats::FormatError;
 use quantrs_kernels::KernelError;
 use std::path::PathBuf;
 
 /// Why a model cannot be loaded or run.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// The file is not a sound GGUF file.
-    #[error(transparent)]
-    Format(#[from] FormatError),
     /// The operating system refused to map the file.
     #[error("{path}: cannot be mapped into memory: {reason}")]
     Map {
@@ -59,7 +55,7 @@ pub enum EngineError {
         reason: KernelError,
     },
     /// Tensors that the graph does not use: computing without them would give something else than the model.
-    #[error("the file has {count} tensors that a model of this architecture does not use, {first} among them; get a file made for this architecture")]
+    #[error("the model's architecture does not use {first} and {} more tensors of the file; get a file made for this architecture", count - 1)]
     UnusedTensors {
         /// How many.
         count: usize,
@@ -85,7 +81,9 @@ pub enum EngineError {
         reason: KernelError,
     },
     /// More tokens than the context has room for.
-    #[error("{n_past} tokens are in the context and {n_new} more were given, but it holds {n_ctx}; give fewer tokens or a larger n_ctx")]
+    #[error(
+        "{n_past} tokens are in the context and {n_new} more were given, but it holds {n_ctx}; give fewer tokens or a larger n_ctx"
+    )]
     ContextFull {
         /// Tokens held.
         n_past: usize,

@@ -31,7 +31,7 @@ pub(crate) struct Moe {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Ffn {
-    Mlp(Mlp),
+    Mlp(Box<Mlp>),
     Moe(Box<Moe>),
 }
 
@@ -104,7 +104,7 @@ impl Mlp {
 impl Ffn {
     pub(crate) fn load(spec: &FfnSpec, tensors: &Tensors<'_>) -> Result<Ffn, EngineError> {
         Ok(match spec {
-            FfnSpec::Mlp(mlp) => Ffn::Mlp(Mlp::load(mlp, tensors)?),
+            FfnSpec::Mlp(mlp) => Ffn::Mlp(Box::new(Mlp::load(mlp, tensors)?)),
             FfnSpec::Moe(moe) => Ffn::Moe(Box::new(Moe::load(moe, tensors)?)),
         })
     }

@@ -249,7 +249,7 @@ pub struct MoeSpec {
 #[serde(rename_all = "snake_case")]
 pub enum FfnSpec {
     /// One MLP.
-    Mlp(MlpSpec),
+    Mlp(Box<MlpSpec>),
     /// A choice of several.
     Moe(Box<MoeSpec>),
 }
@@ -294,7 +294,12 @@ impl LinearSpec {
     fn check(&self, place: &str, n_cols: usize, n_rows: usize, n_matrices: usize) -> Result<(), EngineError> {
         let found = (self.n_matrices, self.n_rows, self.n_cols);
         let expected = (n_matrices, n_rows, n_cols);
-        check(found == expected, &format!("{place}: {} (matrices, rows, columns)", self.tensor), found, &format!("{expected:?}"))?;
+        check(
+            found == expected,
+            &format!("{place}: {} (matrices, rows, columns)", self.tensor),
+            found,
+            &format!("{expected:?}"),
+        )?;
         check(n_rows > 0 && n_cols > 0, &format!("{place}: {}", self.tensor), (n_rows, n_cols), "rows and columns")?;
         let fits = self.first_row.checked_add(n_rows).is_some_and(|end| end <= self.tensor_rows);
         let what = format!("{place}: {} rows {}..+{n_rows}", self.tensor, self.first_row);
@@ -306,9 +311,19 @@ impl AttentionSpec {
     fn check(&self, place: &str, n_embd: usize) -> Result<(), EngineError> {
         let heads = (self.n_heads, self.n_kv_heads);
         let shared_out = self.n_kv_heads > 0 && self.n_heads > 0 && self.n_heads.is_multiple_of(self.n_kv_heads);
-        check(shared_out, &format!("{place}: heads, kv heads"), heads, "at least 1 each, the second dividing the first")?;
+        check(
+            shared_out,
+            &format!("{place}: heads, kv heads"),
+            heads,
+            "at least 1 each, the second dividing the first",
+        )?;
         let dims = (self.k_dim, self.v_dim);
-        check((1..=4096).contains(&self.k_dim) && (1..=4096).contains(&self.v_dim), &format!("{place}: values per head"), dims, "1 to 4096")?;
+        check(
+            (1..=4096).contains(&self.k_dim) && (1..=4096).contains(&self.v_dim),
+            &format!("{place}: values per head"),
+            dims,
+            "1 to 4096",
+        )?;
         check(self.n_heads <= 1 << 16, &format!("{place}: heads"), self.n_heads, "at most 65536")?;
         self.q.check(place, n_embd, self.n_heads * self.k_dim, 1)?;
         self.k.check(place, n_embd, self.n_kv_heads * self.k_dim, 1)?;
@@ -326,8 +341,18 @@ impl AttentionSpec {
 impl RopeSpec {
     fn check(&self, place: &str, k_dim: usize) -> Result<(), EngineError> {
         let fits = self.n_dims >= 2 && self.n_dims.is_multiple_of(2) && self.n_dims <= k_dim;
-        check(fits, &format!("{place}: rotated values"), self.n_dims, &format!("an even number of 2 to {k_dim}, the head's length"))?;
-        check(self.base > 1.0 && self.base.is_finite(), &format!("{place}: rope base"), self.base, "a finite number above 1")?;
+        check(
+            fits,
+            &format!("{place}: rotated values"),
+            self.n_dims,
+            &format!("an even number of 2 to {k_dim}, the head's length"),
+        )?;
+        check(
+            self.base > 1.0 && self.base.is_finite(),
+            &format!("{place}: rope base"),
+            self.base,
+            "a finite number above 1",
+        )?;
         check(self.magnitude.is_finite(), &format!("{place}: rope magnitude"), self.magnitude, "a finite number")?;
         let factor = match self.scaling {
             None => 1.0,
@@ -367,6 +392,55 @@ impl MoeSpec {
         match &self.shared_gate {
             Some(gate) => gate.check(place, n_embd, 1, 1),
             None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRAPH: &str = r#"{"n_vocab": 8, "n_embd": 4, "n_ctx_train": 16, "token_embd": "e", "position_embd": null, "embedding_scale": 1.0,
+        "logit_scale": 1.0, "logit_soft_cap": null, "output_norm": {"kind": "rms", "weight": "n", "bias": null, "eps": 1e-5},
+        "output": {"tensor": "o", "bias": null, "n_cols": 4, "n_rows": 8, "tensor_rows": 8, "first_row": 0, "n_matrices": 1},
+        "blocks": [{"attn_norm": null, "post_attn_norm": null, "ffn_norm": null, "post_ffn_norm": null, "residual_scale": 1.0,
+          "attention": {"n_heads": 2, "n_kv_heads": 1, "k_dim": 2, "v_dim": 2, "scale": 0.7, "rope": null, "q_norm": null,
+            "k_norm": null, "window": null, "soft_cap": null, "sinks": null,
+            "q": {"tensor": "q", "bias": null, "n_cols": 4, "n_rows": 4, "tensor_rows": 4, "first_row": 0, "n_matrices": 1},
+            "k": {"tensor": "kv", "bias": null, "n_cols": 4, "n_rows": 2, "tensor_rows": 4, "first_row": 0, "n_matrices": 1},
+            "v": {"tensor": "kv", "bias": null, "n_cols": 4, "n_rows": 2, "tensor_rows": 4, "first_row": 2, "n_matrices": 1},
+            "out": {"tensor": "p", "bias": null, "n_cols": 4, "n_rows": 4, "tensor_rows": 4, "first_row": 0, "n_matrices": 1}},
+          "ffn": {"mlp": {"activation": "silu", "gate": null,
+            "up": {"tensor": "u", "bias": null, "n_cols": 4, "n_rows": 6, "tensor_rows": 6, "first_row": 0, "n_matrices": 1},
+            "down": {"tensor": "d", "bias": null, "n_cols": 6, "n_rows": 4, "tensor_rows": 4, "first_row": 0, "n_matrices": 1}}}}]}"#;
+
+    #[test]
+    fn a_sound_graph_is_read() {
+        let graph = GraphSpec::from_json(GRAPH).unwrap();
+        assert_eq!(graph.blocks[0].attention.v.first_row, 2);
+    }
+
+    #[test]
+    fn every_kind_of_mistake_is_named() {
+        for (from, to, words) in [
+            (r#""n_vocab": 8"#, r#""n_vocab": 0"#, "n_vocab is 0"),
+            (r#""n_vocab": 8"#, r#""n_vocab": -1"#, "invalid value"),
+            (r#""n_kv_heads": 1"#, r#""n_kv_heads": 0"#, "dividing"),
+            (r#""n_heads": 2"#, r#""n_heads": 3"#, "blk.0 attention: q"),
+            (r#""k_dim": 2"#, r#""k_dim": 5000"#, "1 to 4096"),
+            (r#""first_row": 2"#, r#""first_row": 3"#, "rows within the tensor"),
+            (r#""first_row": 2"#, r#""first_row": 18446744073709551615"#, "rows within the tensor"),
+            (r#""window": null"#, r#""window": 0"#, "window"),
+            (r#""sinks": null"#, r#""sinks": null, "odd": 1"#, "unknown field `odd`"),
+            (r#""kind": "rms""#, r#""kind": "odd""#, "unknown variant"),
+            (
+                r#""rope": null"#,
+                r#""rope": {"style": "neox", "n_dims": 3, "base": 1e4, "scaling": null, "magnitude": 1.0, "factors": null}"#,
+                "even number of 2 to 2",
+            ),
+        ] {
+            let error = GraphSpec::from_json(&GRAPH.replace(from, to)).unwrap_err().to_string();
+            assert!(error.contains(words), "{to}: {error}");
         }
     }
 }

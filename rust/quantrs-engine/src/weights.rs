@@ -59,7 +59,8 @@ impl<'a> Tensors<'a> {
             dims[..n].to_vec()
         };
         if trimmed(&info.dims) != trimmed(&expected) {
-            return Err(EngineError::Shape { tensor: name.to_owned(), found: info.dims.clone(), expected });
+            let (found, expected) = (trimmed(&info.dims), trimmed(&expected));
+            return Err(EngineError::Shape { tensor: name.to_owned(), found, expected });
         }
         let format = by_id(info.type_id).filter(|f| f.dequantize.is_some()).ok_or_else(|| EngineError::Type {
             tensor: name.to_owned(),
@@ -69,15 +70,24 @@ impl<'a> Tensors<'a> {
         // The header was checked against the file's size when it was read; the file may have changed since.
         if bytes.end > self.maps.file_len(info.file) {
             let expected = bytes.end;
-            return Err(EngineError::Size { what: "bytes of the file", found: self.maps.file_len(info.file), expected });
+            return Err(EngineError::Size {
+                what: "bytes of the file",
+                found: self.maps.file_len(info.file),
+                expected,
+            });
         }
         Ok((format, Place { file: info.file, bytes }))
     }
 
     /// A copy in float32 of a small tensor, all finite.
     pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, EngineError> {
-        let (format, place) = self.find(name, &[len])?;
-        let mut values = vec![0.0; len];
+        self.values(name, &[len])
+    }
+
+    /// Likewise, of any dimensions.
+    fn values(&self, name: &str, dims: &[usize]) -> Result<Vec<f32>, EngineError> {
+        let (format, place) = self.find(name, dims)?;
+        let mut values = vec![0.0; dims.iter().product()];
         format.dequantize.expect("checked by find")(self.level, self.maps.bytes(&place), &mut values);
         match values.iter().position(|v| !v.is_finite()) {
             Some(index) => Err(EngineError::BadValue { tensor: name.to_owned(), index, value: values[index] }),
@@ -101,8 +111,7 @@ impl<'a> Tensors<'a> {
         let bias = match &spec.bias {
             None => None,
             Some(name) => {
-                let (_, n) = (self.find(name, &[tensor_rows, n_matrices])?, tensor_rows * n_matrices);
-                let all = self.matrix_values(name, &[tensor_rows, n_matrices], n)?;
+                let all = self.values(name, &[tensor_rows, n_matrices])?;
                 Some(all.chunks_exact(tensor_rows).flat_map(|b| &b[first_row..first_row + n_rows]).copied().collect())
             }
         };
@@ -113,17 +122,11 @@ impl<'a> Tensors<'a> {
         Ok(linear)
     }
 
-    fn matrix_values(&self, name: &str, dims: &[usize], n: usize) -> Result<Vec<f32>, EngineError> {
-        let (format, place) = self.find(name, dims)?;
-        let mut values = vec![0.0; n];
-        format.dequantize.expect("checked by find")(self.level, self.maps.bytes(&place), &mut values);
-        Ok(values)
-    }
-
     /// Refuse tensors that nothing asked for, but for tables that only other readers need.
     pub(crate) fn check_all_used(&self) -> Result<(), EngineError> {
         let used = self.used.borrow();
-        let harmless = |name: &str| name.starts_with("rope_f") || name.ends_with(".rope.freqs") || name.contains("attn_rot_embd");
+        let harmless =
+            |name: &str| name.starts_with("rope_f") || name.ends_with(".rope.freqs") || name.contains("attn_rot_embd");
         let mut unused: Vec<&str> =
             self.by_name.keys().copied().filter(|name| !used.contains(*name) && !harmless(name)).collect();
         unused.sort_unstable();

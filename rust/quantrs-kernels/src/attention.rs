@@ -189,7 +189,13 @@ impl Tile<'_> {
         scratch.value_rows.resize(BLOCK * v_dim, 0.0);
         scratch.values.resize(v_stride / BLOCK * SPAN, [0.0; BLOCK]);
         for block in blocks {
-            self.cache.read_keys(self.level, self.head, start + block * BLOCK, &mut scratch.keys, &mut scratch.key_rows);
+            self.cache.read_keys(
+                self.level,
+                self.head,
+                start + block * BLOCK,
+                &mut scratch.keys,
+                &mut scratch.key_rows,
+            );
             for r in (0..rows).step_by(ROWS) {
                 let mut panel = [[0.0; BLOCK]; ROWS];
                 multiply(self.level, &scratch.q[r * k_dim..], k_dim, &scratch.keys, &mut panel);
@@ -279,7 +285,13 @@ impl Partial {
             #[inline(always)]
             || {
                 for r in 0..self.max.len() {
-                    self.merge_row(r, v_stride, other.max[r], other.sum[r], Some(&other.out[r * v_stride..][..v_stride]));
+                    self.merge_row(
+                        r,
+                        v_stride,
+                        other.max[r],
+                        other.sum[r],
+                        Some(&other.out[r * v_stride..][..v_stride]),
+                    );
                 }
             },
         );
@@ -387,7 +399,14 @@ mod tests {
     }
 
     /// The definition, in double precision.
-    fn attention_ref(attention: &Attention<'_>, shape: KvShape, q: &[f32], k: &[f32], v: &[f32], first: usize) -> Vec<f64> {
+    fn attention_ref(
+        attention: &Attention<'_>,
+        shape: KvShape,
+        q: &[f32],
+        k: &[f32],
+        v: &[f32],
+        first: usize,
+    ) -> Vec<f64> {
         let KvShape { n_kv_heads, k_dim, v_dim } = shape;
         let mut out = Vec::new();
         for (i, q) in q.chunks(attention.n_heads * k_dim).enumerate() {
@@ -431,7 +450,11 @@ mod tests {
                 let mut out = vec![0.0; want.len()];
                 attention.run(&Pool::new(threads), level, &cache, &q, &mut out);
                 let worst = out.iter().zip(&want).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
-                assert!(worst < 2e-6, "{attention:?} {shape:?} {n} of {n_positions}, {}: off by {worst:e}", level.name());
+                assert!(
+                    worst < 2e-6,
+                    "{attention:?} {shape:?} {n} of {n_positions}, {}: off by {worst:e}",
+                    level.name()
+                );
                 assert!(first.is_none_or(|f| f == out), "threads change the result");
                 first = Some(out);
             }

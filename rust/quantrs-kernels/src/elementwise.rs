@@ -50,7 +50,7 @@ fn silu(x: f32) -> f32 {
 
 #[inline(always)]
 fn gelu_tanh(x: f32) -> f32 {
-    const SQRT_2_OVER_PI: f32 = 0.797_884_56;
+    const SQRT_2_OVER_PI: f32 = 0.797_884_6;
     let inner = SQRT_2_OVER_PI * x * (1.0 + 0.044_715 * x * x);
     0.5 * x * (1.0 + tanh(inner))
 }

@@ -153,7 +153,14 @@ impl KvCache {
 
     /// Keys of the [`BLOCK`] positions from `first` on as `[k_dim][BLOCK]`; what was never written is zero. `rows` is scratch.
     #[inline]
-    pub(crate) fn read_keys(&self, level: Level, head: usize, first: usize, out: &mut [[f32; BLOCK]], rows: &mut Vec<f32>) {
+    pub(crate) fn read_keys(
+        &self,
+        level: Level,
+        head: usize,
+        first: usize,
+        out: &mut [[f32; BLOCK]],
+        rows: &mut Vec<f32>,
+    ) {
         let at = head * SPAN + first % SPAN;
         let bytes = &self.spans[first / SPAN].k[at * self.k_row_bytes..][..BLOCK * self.k_row_bytes];
         if !self.kv_type.keys_in_rows() {
@@ -234,11 +241,22 @@ mod tests {
                 for j in 0..BLOCK.min(300 - first) {
                     for d in 0..64 {
                         let want = k[(first + j) * 128 + 64 + d];
-                        assert!((keys[d][j] - want).abs() < allowed, "{} key {} {d}: {} not {want}", kv_type.name(), first + j, keys[d][j]);
+                        assert!(
+                            (keys[d][j] - want).abs() < allowed,
+                            "{} key {} {d}: {} not {want}",
+                            kv_type.name(),
+                            first + j,
+                            keys[d][j]
+                        );
                     }
                     for d in 0..32 {
                         let want = v[(first + j) * 64 + 32 + d];
-                        assert!((values[j * 32 + d] - want).abs() < allowed, "{} value {} {d}", kv_type.name(), first + j);
+                        assert!(
+                            (values[j * 32 + d] - want).abs() < allowed,
+                            "{} value {} {d}",
+                            kv_type.name(),
+                            first + j
+                        );
                     }
                 }
             }

@@ -103,7 +103,11 @@ mod tests {
                     let want = x64[i] / (square + 1e-5).sqrt() * f64::from(w[i]);
                     assert!((f64::from(rms[i]) - want).abs() < 1e-5, "rms, n {n}, value {i}: {} not {want}", rms[i]);
                     let want = (x64[i] - mean) / (variance + 1e-5).sqrt() * f64::from(w[i]) + f64::from(b[i]);
-                    assert!((f64::from(layer[i]) - want).abs() < 1e-5, "layer, n {n}, value {i}: {} not {want}", layer[i]);
+                    assert!(
+                        (f64::from(layer[i]) - want).abs() < 1e-5,
+                        "layer, n {n}, value {i}: {} not {want}",
+                        layer[i]
+                    );
                 }
             }
         }

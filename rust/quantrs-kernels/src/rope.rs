@@ -65,7 +65,8 @@ impl Rope {
                     RopeScaling::Yarn { factor, original_context, beta_fast, beta_slow } => {
                         // The pair that turns `beta` times over the original context.
                         let pair = |beta: f64| {
-                            n_dims * (original_context as f64 / (beta * std::f64::consts::TAU)).ln() / (2.0 * self.base.ln())
+                            n_dims * (original_context as f64 / (beta * std::f64::consts::TAU)).ln()
+                                / (2.0 * self.base.ln())
                         };
                         let low = pair(beta_fast).floor().max(0.0);
                         let high = pair(beta_slow).ceil().min(n_dims - 1.0);
@@ -153,7 +154,8 @@ mod tests {
 
     #[test]
     fn scores_depend_on_the_distance_alone() {
-        let (q, k): (Vec<f32>, Vec<f32>) = ((1..=10).map(|i| i as f32).collect(), (1..=10).map(|i| 0.3 * i as f32 - 1.0).collect());
+        let (q, k): (Vec<f32>, Vec<f32>) =
+            ((1..=10).map(|i| i as f32).collect(), (1..=10).map(|i| 0.3 * i as f32 - 1.0).collect());
         for style in [RopeStyle::Interleaved, RopeStyle::Halves] {
             let mut table = RopeTable::new(&rope(style, RopeScaling::None));
             table.extend(100);

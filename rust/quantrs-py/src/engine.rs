@@ -2,15 +2,15 @@
 
 use crate::cpu::checked_threads;
 use crate::error::Error;
+use crate::gguf::Gguf;
 use numpy::{PyArray2, PyArrayMethods, PyReadonlyArray2};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use quantrs_engine::spec::GraphSpec;
-use quantrs_engine::{EngineError, Event, Model, Settings, Wanted};
+use quantrs_engine::{Event, Model, Settings, Wanted};
 use quantrs_kernels::{KvType, Precision};
 use quantrs_simd::Level;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// One of `choices`, or an error that lists them.
@@ -45,10 +45,10 @@ impl Engine {
 #[pymethods]
 impl Engine {
     #[staticmethod]
-    #[pyo3(signature = (path, graph, *, n_ctx, threads=None, activations="int8", kv_type="f16"))]
+    #[pyo3(signature = (gguf, graph, *, n_ctx, threads=None, activations="int8", kv_type="f16"))]
     fn load(
         py: Python<'_>,
-        path: PathBuf,
+        gguf: &Gguf,
         graph: &str,
         n_ctx: usize,
         threads: Option<usize>,
@@ -67,8 +67,7 @@ impl Engine {
         };
         let engine = py.detach(|| {
             let spec = GraphSpec::from_json(graph)?;
-            let gguf = quantrs_formats::Gguf::open(path).map_err(EngineError::from)?;
-            let model = Model::load(&gguf, &spec, settings.level)?;
+            let model = Model::load(&gguf.inner, &spec, settings.level)?;
             quantrs_engine::Engine::new(Arc::new(model), settings)
         })?;
         Ok(Engine { inner: Mutex::new(engine) })

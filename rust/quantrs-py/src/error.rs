@@ -99,7 +99,6 @@ impl From<Error> for PyErr {
                 Error::Convert(ConvertError::Cancelled) => (&classes.cancelled, error_text(&error)),
                 Error::Engine(error) => {
                     let class = match error {
-                        EngineError::Format(format) => of_format(format),
                         EngineError::Map { .. } => &classes.file,
                         EngineError::Graph { .. }
                         | EngineError::KvType { .. }

@@ -78,7 +78,7 @@ pub(crate) struct TensorInfo {
 
 #[pyclass(frozen, module = "quantrs._native")]
 pub(crate) struct Gguf {
-    inner: quantrs_formats::Gguf,
+    pub(crate) inner: quantrs_formats::Gguf,
     /// Python objects, so that asking twice gives the same ones.
     tensors: Py<PyList>,
 }
