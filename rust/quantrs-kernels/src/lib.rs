@@ -16,17 +16,17 @@ mod isa;
 mod isa_plain;
 #[cfg(target_arch = "x86_64")]
 mod isa_x86;
+mod kv_cache;
 mod matmul;
 mod matmul_i8;
 mod matrix;
+pub mod norms;
 mod output;
 mod panel;
 mod pool;
-mod unpack;
-mod kv_cache;
-pub mod norms;
 mod rope;
 mod rows;
+mod unpack;
 
 pub use activations::{Activations, Precision};
 pub use attention::Attention;
