@@ -70,6 +70,9 @@ def level() -> str:
 def default_threads() -> int:
     """Threads used when none are asked for: the CPUs this process may run on."""
 
+def read_bandwidth(n_bytes: int, *, threads: int | None = None, passes: int = 5) -> float:
+    """Bytes per second that all threads together read from a buffer of this size, front to back: the best of some passes."""
+
 @final
 class BlockFormat:
     """One row of the block format registry."""
@@ -342,6 +345,19 @@ class Engine:
             No tokens, an id outside the vocabulary, or more tokens than the context has room for.
         FormatError
             A result is not finite; the message names the first block that it came from.
+        """
+    def score(self, ids: Sequence[int], first: int, /) -> NDArray[np.float64]:
+        """Append tokens, and say how well they were predicted: -ln of the probability of token i + 1 after tokens 0 to i.
+
+        ``[n - 1 - first]``, for i from `first` on. Logits are never held all at once. Errors as `forward`.
+        """
+    def compare(
+        self, reference: Engine, ids: Sequence[int], first: int, /
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+        """`score` by this model and by another one, and compare their distributions.
+
+        Four arrays ``[n - 1 - first]``: -ln of the probability by this model, by the reference, the Kullback-Leibler divergence of
+        this model's distribution from the reference's in nats, and whether both find the same token likeliest.
         """
     def block_forward(self, block: int, x: NDArray[np.float32], /) -> NDArray[np.float32]:
         """One block alone over hidden states ``[n, n_embd]``, as the first tokens of a context. Empties the context."""

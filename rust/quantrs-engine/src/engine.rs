@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// Tokens that go through the blocks together: enough for the products to be bound by arithmetic, few enough for their buffers to
 /// stay small.
-const BATCH: usize = 512;
+pub(crate) const BATCH: usize = 512;
 
 /// How a model is run.
 #[derive(Clone, Copy, Debug)]
@@ -42,15 +42,15 @@ pub enum Wanted {
 /// A model with a context of tokens.
 #[derive(Debug)]
 pub struct Engine {
-    model: Arc<Model>,
-    settings: Settings,
-    pool: Pool,
+    pub(crate) model: Arc<Model>,
+    pub(crate) settings: Settings,
+    pub(crate) pool: Pool,
     ropes: Vec<RopeTable>,
     caches: Vec<KvCache>,
     /// `[n, n_embd]`
-    x: Vec<f32>,
-    normed: Vec<f32>,
-    inputs: Inputs,
+    pub(crate) x: Vec<f32>,
+    pub(crate) normed: Vec<f32>,
+    pub(crate) inputs: Inputs,
     scratch: Scratch,
 }
 
@@ -149,7 +149,7 @@ impl Engine {
         result
     }
 
-    fn check(&self, tokens: &[u32]) -> Result<(), EngineError> {
+    pub(crate) fn check(&self, tokens: &[u32]) -> Result<(), EngineError> {
         if tokens.is_empty() {
             return Err(EngineError::Size { what: "tokens", found: 0, expected: 1 });
         }
@@ -178,12 +178,7 @@ impl Engine {
         let n_batches = tokens.len().div_ceil(BATCH);
         let per_token = if wanted == Wanted::Last { 0 } else { out.len() / tokens.len() };
         for (i, tokens) in tokens.chunks(BATCH).enumerate() {
-            self.embed(tokens)?;
-            for block in 0..self.model.blocks.len() {
-                watch(Event::Hidden { block, x: &self.x });
-                self.run_block(block, watch)?;
-            }
-            watch(Event::Hidden { block: self.model.blocks.len(), x: &self.x });
+            self.run_batch(tokens, watch)?;
             let n_embd = self.model.n_embd;
             match wanted {
                 Wanted::Last if i + 1 < n_batches => {}
@@ -194,6 +189,17 @@ impl Engine {
                 _ => self.finish(0, wanted, &mut out[i * BATCH * per_token..][..tokens.len() * per_token], watch)?,
             }
         }
+        Ok(())
+    }
+
+    /// Up to [`BATCH`] tokens go through all blocks; `x` is what comes out.
+    pub(crate) fn run_batch(&mut self, tokens: &[u32], watch: &mut Watch<'_>) -> Result<(), EngineError> {
+        self.embed(tokens)?;
+        for block in 0..self.model.blocks.len() {
+            watch(Event::Hidden { block, x: &self.x });
+            self.run_block(block, watch)?;
+        }
+        watch(Event::Hidden { block: self.model.blocks.len(), x: &self.x });
         Ok(())
     }
 

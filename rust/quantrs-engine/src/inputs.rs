@@ -4,6 +4,7 @@ use crate::maps::Maps;
 use crate::weights::{Linear, Norm};
 use quantrs_kernels::{Activations, Pool, Precision, elementwise, for_rows, matmul};
 use quantrs_simd::Level;
+use std::ops::Range;
 
 /// What can be watched while a model runs.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +67,19 @@ pub(crate) fn sized(buffer: &mut Vec<f32>, n: usize) -> &mut [f32] {
 impl Run<'_> {
     /// `y = w x + bias` for the rows of `x`, with the matrix of one expert.
     pub(crate) fn linear(&self, linear: &Linear, expert: usize, inputs: &mut Inputs, x: &[f32], y: &mut [f32]) {
+        self.linear_rows(linear, expert, 0..linear.n_rows, inputs, x, y);
+    }
+
+    /// Likewise, with some rows of the matrix.
+    pub(crate) fn linear_rows(
+        &self,
+        linear: &Linear,
+        expert: usize,
+        rows: Range<usize>,
+        inputs: &mut Inputs,
+        x: &[f32],
+        y: &mut [f32],
+    ) {
         let float = linear.is_float() || self.precision == Precision::Float;
         let (activations, packed, precision) = if float {
             (&mut inputs.float, &mut inputs.has_float, Precision::Float)
@@ -76,9 +90,9 @@ impl Run<'_> {
             activations.pack(self.pool, self.level, x, linear.n_cols, precision);
             *packed = true;
         }
-        matmul(self.pool, self.level, &linear.matrix(self.maps, expert), activations, y);
+        matmul(self.pool, self.level, &linear.matrix(self.maps, expert).rows(rows.clone()), activations, y);
         if let Some(bias) = linear.bias(expert) {
-            for_rows(self.pool, y, linear.n_rows, |_, y| elementwise::add_bias(self.level, y, bias));
+            for_rows(self.pool, y, rows.len(), |_, y| elementwise::add_bias(self.level, y, &bias[rows.clone()]));
         }
     }
 

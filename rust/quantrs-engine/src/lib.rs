@@ -11,6 +11,7 @@ mod experts;
 mod inputs;
 mod maps;
 mod model;
+mod score;
 pub mod spec;
 mod weights;
 
@@ -18,3 +19,4 @@ pub use engine::{Engine, Settings, Wanted};
 pub use error::EngineError;
 pub use inputs::Event;
 pub use model::Model;
+pub use score::Compared;

@@ -6,6 +6,7 @@
 
 mod activations;
 mod attention;
+mod bandwidth;
 mod disjoint;
 pub mod elementwise;
 mod error;
@@ -26,10 +27,12 @@ mod panel;
 mod pool;
 mod rope;
 mod rows;
+mod scores;
 mod unpack;
 
 pub use activations::{Activations, Precision};
 pub use attention::Attention;
+pub use bandwidth::read_bandwidth;
 pub use disjoint::Disjoint;
 pub use error::KernelError;
 pub use kv_cache::{KvCache, KvShape, KvType};
@@ -39,3 +42,4 @@ pub use matrix::Matrix;
 pub use pool::Pool;
 pub use rope::{Rope, RopeScaling, RopeStyle, RopeTable};
 pub use rows::for_rows;
+pub use scores::{Divergence, Softmax};

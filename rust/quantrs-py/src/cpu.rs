@@ -3,6 +3,7 @@
 use crate::error::Error;
 use pyo3::prelude::*;
 use quantrs_blocks::FORMATS;
+use quantrs_kernels::Pool;
 use quantrs_simd::Level;
 
 #[pyfunction]
@@ -18,6 +19,19 @@ pub(crate) fn level() -> Result<&'static str, Error> {
 #[pyfunction]
 pub(crate) fn default_threads() -> usize {
     quantrs_blocks::default_threads()
+}
+
+#[pyfunction]
+#[pyo3(signature = (n_bytes, *, threads=None, passes=5))]
+pub(crate) fn read_bandwidth(
+    py: Python<'_>,
+    n_bytes: usize,
+    threads: Option<usize>,
+    passes: usize,
+) -> Result<f64, Error> {
+    let threads = checked_threads(threads)?.unwrap_or_else(quantrs_blocks::default_threads);
+    let level = Level::from_env()?;
+    Ok(py.detach(|| quantrs_kernels::read_bandwidth(&Pool::new(threads), level, n_bytes, passes)))
 }
 
 /// The format with this name, or an error that lists the names.

@@ -3,11 +3,11 @@
 use crate::cpu::checked_threads;
 use crate::error::Error;
 use crate::gguf::Gguf;
-use numpy::{PyArray2, PyArrayMethods, PyReadonlyArray2};
+use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray2};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use quantrs_engine::spec::GraphSpec;
-use quantrs_engine::{Event, Model, Settings, Wanted};
+use quantrs_engine::{Compared, Event, Model, Settings, Wanted};
 use quantrs_kernels::{KvType, Precision};
 use quantrs_simd::Level;
 use std::collections::BTreeMap;
@@ -31,6 +31,10 @@ fn token_ids(ids: Vec<i64>) -> Result<Vec<u32>, Error> {
 /// Inputs and hidden states by name: values, and how many there are per token.
 type Traced = BTreeMap<String, (Vec<f32>, usize)>;
 
+/// -ln of the model's and the reference's probabilities, divergences, and whether the likeliest token is the same.
+type Comparison<'py> =
+    (Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<bool>>);
+
 #[pyclass(frozen, module = "quantrs._native")]
 pub(crate) struct Engine {
     inner: Mutex<quantrs_engine::Engine>,
@@ -39,6 +43,21 @@ pub(crate) struct Engine {
 impl Engine {
     fn lock(&self) -> MutexGuard<'_, quantrs_engine::Engine> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Both of two engines. In the order of their addresses, so that two threads that want the same ones do not wait for each
+    /// other.
+    fn lock_with<'a>(
+        &'a self,
+        other: &'a Engine,
+    ) -> (MutexGuard<'a, quantrs_engine::Engine>, MutexGuard<'a, quantrs_engine::Engine>) {
+        if std::ptr::from_ref(self) < std::ptr::from_ref(other) {
+            let first = self.lock();
+            (first, other.lock())
+        } else {
+            let first = other.lock();
+            (self.lock(), first)
+        }
     }
 }
 
@@ -129,6 +148,34 @@ impl Engine {
         })?;
         let n_rows = if wanted == Wanted::Last { 1 } else { ids.len() };
         rows(py, out, n_rows)
+    }
+
+    #[pyo3(signature = (ids, first, /))]
+    fn score<'py>(&self, py: Python<'py>, ids: Vec<i64>, first: usize) -> Result<Bound<'py, PyArray1<f64>>, Error> {
+        let ids = token_ids(ids)?;
+        let scores = py.detach(|| self.lock().score(&ids, first))?;
+        Ok(PyArray1::from_vec(py, scores))
+    }
+
+    #[pyo3(signature = (reference, ids, first, /))]
+    fn compare<'py>(
+        &self,
+        py: Python<'py>,
+        reference: &Engine,
+        ids: Vec<i64>,
+        first: usize,
+    ) -> Result<Comparison<'py>, Error> {
+        if std::ptr::eq(self, reference) {
+            return Err(Error::Input("reference is the engine itself; load the model a second time".to_owned()));
+        }
+        let ids = token_ids(ids)?;
+        let compared = py.detach(|| {
+            let (mut engine, mut reference) = self.lock_with(reference);
+            engine.compare(&mut reference, &ids, first)
+        })?;
+        let column = |of: fn(&Compared) -> f64| PyArray1::from_iter(py, compared.iter().map(of));
+        let same_top = PyArray1::from_iter(py, compared.iter().map(|c| c.same_top));
+        Ok((column(|c| c.nll), column(|c| c.reference_nll), column(|c| c.divergence), same_top))
     }
 
     #[pyo3(signature = (block, x, /))]

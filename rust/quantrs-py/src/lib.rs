@@ -18,6 +18,7 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(cpu::levels, m)?)?;
     m.add_function(wrap_pyfunction!(cpu::level, m)?)?;
     m.add_function(wrap_pyfunction!(cpu::default_threads, m)?)?;
+    m.add_function(wrap_pyfunction!(cpu::read_bandwidth, m)?)?;
     m.add_class::<cpu::BlockFormat>()?;
     m.add_function(wrap_pyfunction!(cpu::block_formats, m)?)?;
     m.add_function(wrap_pyfunction!(arrays::convert_rows, m)?)?;
