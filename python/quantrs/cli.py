@@ -88,6 +88,49 @@ def size(args: argparse.Namespace) -> int:
     return _DONE
 
 
+def evaluate(args: argparse.Namespace) -> int:
+    """Measure how well a model predicts a text, and how far it is from another one."""
+    from quantrs.chunk_progress import ChunkProgress
+    from quantrs.engine import Session
+    from quantrs.evaluation import kl_divergence, perplexity, read_text
+
+    text = read_text(args.text)
+
+    def session(path: str) -> Session:
+        return Session(path, threads=args.threads, activations=args.activations, kv_type=args.kv_type, n_ctx=args.ctx)
+
+    model = session(args.model)
+    reference = None if args.reference is None else session(args.reference)
+    progress = ChunkProgress()
+    try:
+        if reference is None:
+            found = perplexity(model, text, ctx=args.ctx, max_chunks=args.chunks, watch=progress)
+        else:
+            found = kl_divergence(model, reference, text, ctx=args.ctx, max_chunks=args.chunks, watch=progress)
+    finally:
+        progress.close()
+    _show(args, found.to_json, lambda: str(found))
+    return _DONE
+
+
+def bench(args: argparse.Namespace) -> int:
+    """Time a model."""
+    from quantrs.model_bench import bench_model
+
+    found = bench_model(
+        args.model,
+        n_prompts=args.n_prompt,
+        n_gens=args.n_gen,
+        depths=args.depth,
+        repetitions=args.repetitions,
+        threads=args.threads,
+        activations=args.activations,
+        kv_type=args.kv_type,
+    )
+    _show(args, found.to_json, lambda: str(found))
+    return _DONE
+
+
 def doctor(args: argparse.Namespace) -> int:
     """Show what this installation runs on."""
     from quantrs import doctor as doctor_module
@@ -103,6 +146,8 @@ COMMANDS: dict[str, Command] = {
     "inspect": inspect,
     "verify": verify,
     "size": size,
+    "eval": evaluate,
+    "bench": bench,
     "doctor": doctor,
 }
 
@@ -182,7 +227,7 @@ def _complain(text: str) -> None:
     print("quantrs: " + "\n".join(map(printable, text.split("\n"))), file=sys.stderr)
 
 
-def _show(args: argparse.Namespace, value: Callable[[], dict[str, object]], text: Callable[[], str]) -> None:
+def _show(args: argparse.Namespace, value: Callable[[], object], text: Callable[[], str]) -> None:
     if not args.json:
         print(text())
         return

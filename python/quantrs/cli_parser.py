@@ -8,6 +8,9 @@ from quantrs.options import QuantizeOptions, parse_prune_layers, parse_tensor_ty
 
 __all__ = ["Command", "build_parser", "quantize_options"]
 
+_LEAST_CTX = 8
+"""`quantrs.evaluation.MIN_CTX`, which is not imported here because start-up counts."""
+
 Command = Callable[[argparse.Namespace], int]
 """Does the work of a command, and returns the exit code."""
 
@@ -90,6 +93,42 @@ def build_parser(version: str, commands: dict[str, Command]) -> argparse.Argumen
     _add_output(sub)
 
     sub = add(
+        "eval",
+        "measure how well a model predicts a text",
+        details=(
+            "Perplexity as llama-perplexity defines it: chunks of --ctx tokens, the second half of each is scored.\n"
+            "With --reference also the Kullback-Leibler divergence from that model, token by token; both run in step."
+        ),
+        examples="eval model.Q4_K_M.gguf --text wiki.test.raw\neval model.Q4_K_M.gguf --text wiki.test.raw --reference model-f16.gguf",
+    )
+    sub.add_argument("model", metavar="MODEL", help="GGUF model; of a split one, the first file")
+    sub.add_argument("--text", metavar="FILE", required=True, help="plain text, UTF-8, of at least twice --ctx tokens")
+    sub.add_argument("--reference", metavar="MODEL", help="model to compare with, of the same vocabulary")
+    sub.add_argument("--ctx", metavar="N", type=_count_from(_LEAST_CTX), default=512, help="tokens per chunk, 512 unless given")
+    sub.add_argument("--chunks", metavar="N", type=_count_from(1), help="stop after so many chunks")
+    _add_engine_options(sub)
+    _add_output(sub)
+
+    sub = add(
+        "bench",
+        "measure how fast a model runs",
+        details=(
+            "ppN: a prompt of N tokens at once. tgN: N tokens one by one. Tokens are random. Also measures how fast memory is read,\n"
+            "and says which part of that text generation reaches. N may be a list such as 128,512; 0 leaves a test out."
+        ),
+        examples="bench model.Q4_K_M.gguf -p 512 -n 128 -r 5",
+    )
+    sub.add_argument("model", metavar="MODEL", help="GGUF model; of a split one, the first file")
+    sub.add_argument("-p", "--n-prompt", metavar="N", type=_counts, default=(512,), help="lengths of prompts, 512 unless given")
+    sub.add_argument("-n", "--n-gen", metavar="N", type=_counts, default=(128,), help="tokens to generate, 128 unless given")
+    sub.add_argument("-d", "--depth", metavar="N", type=_counts, default=(0,), help="tokens in the context before, 0 unless given")
+    sub.add_argument(
+        "-r", "--repetitions", metavar="N", type=_count_from(1), default=5, help="times that each test is repeated, 5 unless given"
+    )
+    _add_engine_options(sub)
+    _add_output(sub)
+
+    sub = add(
         "doctor",
         "show CPU level, threads and versions",
         details="QUANTRS_LEVEL=scalar, or another of the levels, forces a lower level for any command.",
@@ -156,6 +195,21 @@ def _add_threads(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--threads", metavar="N", type=_thread_count, help="by default all CPUs that the process may use")
 
 
+def _add_engine_options(sub: argparse.ArgumentParser) -> None:
+    _add_threads(sub)
+    sub.add_argument(
+        "--activations",
+        choices=("int8", "float"),
+        default="int8",
+        help="int8: inputs of quantized weights are quantized too (the default); float: none is",
+    )
+    sub.add_argument(
+        "--kv-type",
+        choices=("f16", "f32", "q8_0", "q4_0"),
+        help="how keys and values are kept; f16 unless given, f32 for models that are all float32",
+    )
+
+
 def _add_output(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--json", action="store_true", help="print one JSON value; notices and progress go to standard error")
     sub.add_argument("--debug", action="store_true", help="show where an error came from")
@@ -165,3 +219,16 @@ def _thread_count(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 2**16:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected a number of 1 or more")
     return int(text)
+
+
+def _count_from(least: int) -> Callable[[str], int]:
+    def count(text: str) -> int:
+        if not (text.isascii() and text.isdecimal()) or not least <= int(text) < 2**31:
+            raise argparse.ArgumentTypeError(f"found {text!r}, expected a number of {least} or more")
+        return int(text)
+
+    return count
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(map(_count_from(0), text.split(",")))

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from quantrs.evaluation import Divergence, Perplexity
+
 __all__ = ["Session"]
 
 
@@ -115,6 +117,54 @@ class Session:
         """What the output matrix is multiplied with, after each token of a fresh context: float32 ``[n, n_embd]``."""
         self.engine.reset()
         return self.engine.forward([int(i) for i in ids], "hidden")
+
+    def perplexity(self, text: str, *, ctx: int = 512) -> "Perplexity":
+        """How well the model predicts a text, as ``llama-perplexity`` defines it.
+
+        The text is cut into chunks of `ctx` tokens, each of which starts from nothing (from the begin token where the model wants
+        one); the second half of each is scored. What is left over is dropped, and so is one newline at the end of the text.
+
+        Parameters
+        ----------
+        text : str
+            At least ``2 * ctx`` tokens long. The spelling of a control token is ordinary text.
+        ctx : int
+            Tokens per chunk, at most `n_ctx`. Perplexities of different `ctx` cannot be compared.
+
+        Returns
+        -------
+        Perplexity
+            With ``perplexity`` and ``std_error``.
+
+        Raises
+        ------
+        InputError
+            The text is too short, or `ctx` is out of range.
+        FormatError
+            A result is not finite: the weights are damaged.
+        """
+        from quantrs.evaluation import perplexity
+
+        return perplexity(self, text, ctx=ctx)
+
+    def kl_divergence(self, other: "Session", text: str, *, ctx: int = 512) -> "Divergence":
+        """How far this model is from another one, its unquantized form usually, over the tokens that `perplexity` scores.
+
+        Both models run in step, so nothing is stored. Parameters and errors as `perplexity`.
+
+        Parameters
+        ----------
+        other : Session
+            The reference, with the same vocabulary. Not this very session.
+
+        Returns
+        -------
+        Divergence
+            With ``kl_mean``, ``kl_median``, ``kl_p99``, ``kl_max`` (nats), ``same_top`` (0 to 1), and all of `Perplexity`.
+        """
+        from quantrs.evaluation import kl_divergence
+
+        return kl_divergence(self, other, text, ctx=ctx)
 
     def block_forward(self, block: int, x: "npt.NDArray[np.float32]") -> "npt.NDArray[np.float32]":
         """One block alone.
