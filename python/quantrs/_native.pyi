@@ -32,6 +32,7 @@ __all__ = [
     "levels",
     "matmul",
     "matmul_i8",
+    "read_bandwidth",
     "row_errors",
 ]
 
