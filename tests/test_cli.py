@@ -13,7 +13,7 @@ from conftest import GOLDEN, Ran
 from gguf_bytes import write_llama
 
 TINY = GOLDEN / "ggml" / "tiny" / "tiny-f16.gguf"
-COMMANDS = ("quantize", "plan", "inspect", "verify", "size", "eval", "bench", "doctor")
+COMMANDS = ("quantize", "plan", "inspect", "verify", "size", "run", "chat", "eval", "bench", "doctor")
 
 
 def test_version_is_the_packages(command: Callable[..., Ran]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import quantrs
+from speaking_model import write_speaker
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -23,6 +24,12 @@ MODULES = sorted(
 )
 
 
+def put_models(folder: Path) -> None:
+    """What examples call ``model.gguf``, and ``chat.gguf`` for those that need a tokenizer."""
+    (folder / "model.gguf").symlink_to(ROOT / "tests" / "golden" / "ggml" / "tiny" / "tiny-f16.gguf")
+    write_speaker(folder / "chat.gguf", "\nHi!", "o, bye")
+
+
 def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
@@ -31,7 +38,7 @@ def name_of(path: Path) -> str:
 def test_python_examples_of_a_page_run_in_order(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks of a page share their names, as a reader would type them. Doctest blocks also have their output compared."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "model.gguf").symlink_to(ROOT / "tests" / "golden" / "ggml" / "tiny" / "tiny-f16.gguf")
+    put_models(tmp_path)
     names: dict[str, object] = {}
     for language, code in FENCE.findall(page.read_text(encoding="utf-8")):
         if language != "python":
@@ -49,7 +56,7 @@ def test_python_examples_of_a_page_run_in_order(page: Path, tmp_path: Path, monk
 @pytest.mark.parametrize("module", ["quantrs", *MODULES])
 def test_docstring_examples_of_a_module_run(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "model.gguf").symlink_to(ROOT / "tests" / "golden" / "ggml" / "tiny" / "tiny-f16.gguf")
+    put_models(tmp_path)
     result = doctest.testmod(importlib.import_module(module), optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert result.failed == 0
 

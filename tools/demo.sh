@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Quantize the model that lies somewhere under FOLDER to TYPE, then verify the written file, showing each command.
+# Quantize the model that lies somewhere under FOLDER to TYPE, verify the written file and let it write, showing each command.
 # Usage: tools/demo.sh FOLDER TYPE   (`make demo` calls it with quantrs on the PATH)
 set -euo pipefail
 
@@ -16,4 +16,7 @@ show quantrs plan "$source_file" --to "$2" --allow-requantize |
     awk 'NR <= 14 || totals; NR == 15 { print "..." } NR > 15 && /^$/ { totals = 1; print }'
 show quantrs quantize "$source_file" "$written" --to "$2" --allow-requantize --error --force
 show quantrs verify "$written"
+show quantrs run "$written" -p "The capital of France is" -n 32 --temp 0
+echo
+show quantrs chat "$written" --message "Explain in one sentence what a neural network is." -n 64 --temp 0
 ls -l "$source_file" "$written"

@@ -347,6 +347,13 @@ class Engine:
         FormatError
             A result is not finite; the message names the first block that it came from.
         """
+    def n_shared(self, ids: Sequence[int], /) -> int:
+        """How many of the first `ids` the context begins with."""
+    def next_logits(self, ids: Sequence[int], /) -> NDArray[np.float32]:
+        """Make `ids` the context and compute the logits of what follows, ``[n_vocab]``.
+
+        Only what the context does not begin with already is computed, at least the last token. Errors are those of `forward`.
+        """
     def score(self, ids: Sequence[int], first: int, /) -> NDArray[np.float64]:
         """Append tokens, and say how well they were predicted: -ln of the probability of token i + 1 after tokens 0 to i.
 

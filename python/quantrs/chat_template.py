@@ -46,6 +46,8 @@ class ChatTemplate:
     def __init__(self, source: str | None, special_tokens: Mapping[str, str] | None = None) -> None:
         self.source = CHATML if source is None else source
         self.is_fallback = source is None
+        self.stops: tuple[str, ...] = ("<|im_end|>",) if source is None else ()
+        """Texts that end an answer and need not be tokens of the model."""
         self._special_tokens = dict(special_tokens or {})
 
     @staticmethod

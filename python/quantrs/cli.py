@@ -15,6 +15,23 @@ __all__ = ["COMMANDS", "main"]
 _DONE, _FAILED, _USAGE = 0, 1, 2
 
 
+def run(args: argparse.Namespace) -> int:
+    """Write what follows a prompt."""
+    from quantrs import text_commands
+
+    generation = text_commands.run(args)
+    if args.json:
+        _show(args, lambda: text_commands.run_json(generation), str)
+    return _DONE
+
+
+def chat(args: argparse.Namespace) -> int:
+    """Talk with a model."""
+    from quantrs import text_commands
+
+    return text_commands.chat(args, lambda text: print(text, file=sys.stderr, flush=True))
+
+
 def quantize(args: argparse.Namespace) -> int:
     """Write a quantized model."""
     from quantrs import progress
@@ -146,6 +163,8 @@ COMMANDS: dict[str, Command] = {
     "inspect": inspect,
     "verify": verify,
     "size": size,
+    "run": run,
+    "chat": chat,
     "eval": evaluate,
     "bench": bench,
     "doctor": doctor,
@@ -180,10 +199,10 @@ def _run(arguments: list[str]) -> int:
     from quantrs import _native
 
     args = build_parser(_native.__version__, COMMANDS).parse_args(arguments)
-    run: Command = args.run
+    command: Command = args.command
     try:
         _check_level()
-        code = run(args)
+        code = command(args)
         sys.stdout.flush()
         return code
     except _Signalled as caught:

@@ -16,7 +16,7 @@ Command = Callable[[argparse.Namespace], int]
 
 
 def build_parser(version: str, commands: dict[str, Command]) -> argparse.ArgumentParser:
-    """The parser; the namespace it returns has the chosen one of `commands` as ``run``."""
+    """The parser; the namespace it returns has the chosen one of `commands` as ``command``."""
     parser = argparse.ArgumentParser(
         prog="quantrs",
         description="Quantize language models on any CPU: every byte as llama-quantize writes it, several times faster.",
@@ -35,7 +35,7 @@ def build_parser(version: str, commands: dict[str, Command]) -> argparse.Argumen
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        sub.set_defaults(run=commands[name])
+        sub.set_defaults(command=commands[name])
         return sub
 
     sub = add(
@@ -91,6 +91,45 @@ def build_parser(version: str, commands: dict[str, Command]) -> argparse.Argumen
     )
     sub.add_argument("what", metavar="COUNT|FILE", help="parameter count (70B, 135M, 7e9) or GGUF model")
     _add_output(sub)
+
+    sub = add(
+        "run",
+        "write what follows a prompt",
+        details=(
+            "The text goes to standard output as it is made, how fast it was to standard error. It ends where the model ends it,\n"
+            "at a --stop string, after -n tokens, or when the context is full."
+        ),
+        examples='run model.Q4_K_M.gguf -p "Once upon a time" -n 100\nrun model.Q4_K_M.gguf -f - --temp 0 < prompt.txt',
+    )
+    sub.add_argument("model", metavar="MODEL", help="GGUF model; of a split one, the first file")
+    prompt = sub.add_mutually_exclusive_group(required=True)
+    prompt.add_argument("-p", "--prompt", metavar="TEXT", help="what to go on with")
+    prompt.add_argument(
+        "-f", "--file", metavar="FILE", help="the same from a UTF-8 file, - for standard input; one newline at its end is dropped"
+    )
+    _add_generation(sub)
+    sub.add_argument("--ignore-eos", action="store_true", default=argparse.SUPPRESS, help="never let the model end the text")
+    _add_context(sub)
+    _add_engine_options(sub)
+    sub.add_argument("--quiet", action="store_true", help="do not say how fast it was")
+    _add_output(sub)
+
+    sub = add(
+        "chat",
+        "talk with a model",
+        details=(
+            "Reads messages line by line and answers them, in the form of the model's chat template. /help lists the commands within.\n"
+            "Ctrl-C stops an answer, not the program."
+        ),
+        examples='chat model.Q4_K_M.gguf --system "Answer in one sentence."\nchat model.Q4_K_M.gguf --message "What is a tensor?" -n 200',
+    )
+    sub.add_argument("model", metavar="MODEL", help="GGUF model; of a split one, the first file")
+    sub.add_argument("--message", metavar="TEXT", help="answer this, and leave")
+    sub.add_argument("--system", metavar="TEXT", help="the system message")
+    _add_generation(sub)
+    _add_context(sub)
+    _add_engine_options(sub)
+    _add_debug(sub)
 
     sub = add(
         "eval",
@@ -210,8 +249,45 @@ def _add_engine_options(sub: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_context(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--ctx",
+        metavar="N",
+        type=_count_from(1),
+        help="tokens that the context holds; what the model was made for, at most 4096, unless given",
+    )
+
+
+def _add_generation(sub: argparse.ArgumentParser) -> None:
+    """Arguments of `Session.generate` by their names there; what is not given stays out of the namespace."""
+
+    def option(flag: str, name: str, kind: Callable[[str], object], text: str, metavar: str = "X") -> None:
+        sub.add_argument(flag, dest=name, metavar=metavar, type=kind, default=argparse.SUPPRESS, help=text)
+
+    sub.add_argument(
+        "-n", "--n-predict", dest="max_tokens", metavar="N", type=_count_from(0), default=argparse.SUPPRESS, help="at most N tokens"
+    )
+    option("--temp", "temperature", float, "temperature, 0.8 unless given; 0 always takes the most likely token")
+    option("--top-k", "top_k", _count_from(0), "keep that many tokens, 40 unless given; 0 keeps all", "N")
+    option("--top-p", "top_p", float, "keep the most likely tokens up to this sum, 0.95 unless given; 1 keeps all")
+    option("--min-p", "min_p", float, "keep tokens this times as likely as the most likely one, 0.05 unless given; 0 keeps all")
+    option("--typical", "typical_p", float, "keep tokens of typical surprise up to this sum; 1, the default, keeps all")
+    option("--repeat-penalty", "repeat_penalty", float, "divides the logits of recent tokens; 1, the default, changes nothing")
+    option("--presence-penalty", "presence_penalty", float, "subtracted from the logits of recent tokens")
+    option("--frequency-penalty", "frequency_penalty", float, "subtracted for each time that a token came recently")
+    option("--repeat-last-n", "penalty_last_n", _count_from(0), "how many tokens are recent, 64 unless given", "N")
+    option("--seed", "seed", _count_from(0, 2**64), "the same seed gives the same text; a new one each time unless given", "N")
+    sub.add_argument(
+        "--stop", metavar="TEXT", action="append", default=argparse.SUPPRESS, help="end before this text comes; may be repeated"
+    )
+
+
 def _add_output(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--json", action="store_true", help="print one JSON value; notices and progress go to standard error")
+    _add_debug(sub)
+
+
+def _add_debug(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--debug", action="store_true", help="show where an error came from")
 
 
@@ -221,9 +297,9 @@ def _thread_count(text: str) -> int:
     return int(text)
 
 
-def _count_from(least: int) -> Callable[[str], int]:
+def _count_from(least: int, end: int = 2**31) -> Callable[[str], int]:
     def count(text: str) -> int:
-        if not (text.isascii() and text.isdecimal()) or not least <= int(text) < 2**31:
+        if not (text.isascii() and text.isdecimal()) or not least <= int(text) < end:
             raise argparse.ArgumentTypeError(f"found {text!r}, expected a number of {least} or more")
         return int(text)
 

@@ -1,7 +1,8 @@
 """Run a GGUF model: load it, give it tokens, get logits."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from quantrs import _native
@@ -11,7 +12,10 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from quantrs.chat_template import ChatTemplate
     from quantrs.evaluation import Divergence, Perplexity
+    from quantrs.generation import Generation
+    from quantrs.tokenization import Tokenizer
 
 __all__ = ["Session"]
 
@@ -89,6 +93,206 @@ class Session:
     def n_vocab(self) -> int:
         """Size of the vocabulary."""
         return self.engine.n_vocab
+
+    @cached_property
+    def tokenizer(self) -> "Tokenizer":
+        """The model's tokenizer, made when first asked for."""
+        from quantrs.tokenization import Tokenizer
+
+        return Tokenizer.of_gguf(self.gguf)
+
+    @cached_property
+    def chat_template(self) -> "ChatTemplate":
+        """The model's chat template; ChatML for a model without one."""
+        from quantrs.chat_template import ChatTemplate
+
+        return ChatTemplate.of_gguf(self.gguf, self.tokenizer)
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of a text, with begin and end token where the model wants them; see `Tokenizer.encode` for other ways."""
+        return self.tokenizer.encode(text)
+
+    def generate(
+        self,
+        prompt: "str | Sequence[int] | npt.NDArray[np.integer]",
+        *,
+        max_tokens: int | None = None,
+        stop: str | Collection[str] = (),
+        ignore_eos: bool = False,
+        reuse: bool = False,
+        temperature: float = 0.8,
+        top_k: int = 40,
+        top_p: float = 0.95,
+        min_p: float = 0.05,
+        typical_p: float = 1.0,
+        repeat_penalty: float = 1.0,
+        presence_penalty: float = 0.0,
+        frequency_penalty: float = 0.0,
+        penalty_last_n: int = 64,
+        seed: int | None = None,
+    ) -> "Generation":
+        """Go on with a text.
+
+        Parameters
+        ----------
+        prompt : str or sequence of int
+            Text (a begin token is put before it where the model wants one; the spelling of a control token becomes that token), or ids.
+        max_tokens : int, optional
+            At most that many. When not given: until the model ends the text or the context is full.
+        stop : str or collection of str
+            End before any of these comes; it is not given out.
+        ignore_eos : bool
+            Never choose a token that ends a text.
+        reuse : bool
+            Keep what the context and the prompt begin with in common, instead of computing it again. Faster for prompts that begin
+            alike; the last bits of logits, and so now and then a token, may depend on what was there before.
+        temperature, top_k, ... seed
+            How tokens are chosen: see `quantrs.sampling.SamplingOptions`. Temperature 0 always takes the most likely one.
+
+        Returns
+        -------
+        Generation
+            An iterator of pieces of text (str). It ends without a piece when the context is full; nothing is shifted out.
+
+        Raises
+        ------
+        InputError
+            The prompt is empty, has ids outside the vocabulary, or is longer than the context. Raised here, not by the iterator.
+        UsageError
+            An option is out of range.
+
+        Examples
+        --------
+        >>> import quantrs as qr
+        >>> session = qr.Session("chat.gguf")
+        >>> pieces = session.generate("Hello", max_tokens=3, temperature=0)
+        >>> "".join(pieces), pieces.ending
+        (', b', 'length')
+        """
+        from quantrs.generation import Generation
+        from quantrs.sampling import SamplingOptions
+
+        sampling = SamplingOptions(
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            typical_p=typical_p,
+            repeat_penalty=repeat_penalty,
+            presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty,
+            penalty_last_n=penalty_last_n,
+            seed=seed,
+        )
+        ids = self.tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else [int(i) for i in prompt]
+        return Generation(
+            self.engine, self.tokenizer, ids, max_tokens=max_tokens, stop=stop, ignore_eos=ignore_eos, reuse=reuse, sampling=sampling
+        )
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, object]],
+        *,
+        max_tokens: int | None = None,
+        stop: str | Collection[str] = (),
+        temperature: float = 0.8,
+        top_k: int = 40,
+        top_p: float = 0.95,
+        min_p: float = 0.05,
+        typical_p: float = 1.0,
+        repeat_penalty: float = 1.0,
+        presence_penalty: float = 0.0,
+        frequency_penalty: float = 0.0,
+        penalty_last_n: int = 64,
+        seed: int | None = None,
+    ) -> "Generation":
+        """Answer a conversation, in the form that the model's chat template gives it.
+
+        What the context holds of the conversation already is not computed again.
+
+        Parameters
+        ----------
+        messages : sequence of mapping
+            With ``role`` ("system", "user", "assistant") and ``content``, oldest first.
+        max_tokens, stop, temperature, ... seed
+            As for `generate`.
+
+        Returns
+        -------
+        Generation
+            An iterator of pieces of the answer (str).
+
+        Raises
+        ------
+        FormatError
+            The template is malformed, refuses these messages, or does what templates may not do.
+        InputError
+            The conversation is longer than the context.
+
+        Examples
+        --------
+        >>> import quantrs as qr
+        >>> answer = qr.Session("chat.gguf").chat([{"role": "user", "content": "Hello"}], temperature=0)
+        >>> "".join(answer)
+        'Hi!'
+        """
+        template = self.chat_template
+        ids = self.tokenizer.encode_prompt(template.render(messages), rendered=True)
+        stops = (stop,) if isinstance(stop, str) else tuple(stop)
+        return self.generate(
+            ids,
+            max_tokens=max_tokens,
+            stop=(*stops, *template.stops),
+            reuse=True,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            typical_p=typical_p,
+            repeat_penalty=repeat_penalty,
+            presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty,
+            penalty_last_n=penalty_last_n,
+            seed=seed,
+        )
+
+    def embed(
+        self,
+        text: "str | Sequence[int] | npt.NDArray[np.integer]",
+        *,
+        pooling: Literal["mean", "last", "cls"] = "mean",
+        normalize: bool = True,
+    ) -> "npt.NDArray[np.float32]":
+        """One vector for a text, from the hidden states after the last norm.
+
+        Parameters
+        ----------
+        text : str or sequence of int
+            Text, tokenized as `tokenize` does, or ids.
+        pooling : {"mean", "last", "cls"}
+            The mean over all tokens, the last token, or the first one.
+        normalize : bool
+            Scale to length 1, so that a scalar product of two is their cosine.
+
+        Returns
+        -------
+        ndarray
+            float32 ``[n_embd]``.
+
+        Raises
+        ------
+        InputError
+            No tokens, more than the context holds, or an unknown `pooling`.
+
+        Examples
+        --------
+        >>> import quantrs as qr
+        >>> qr.Session("model.gguf").embed([1, 2, 3]).shape
+        (256,)
+        """
+        from quantrs.embedding import pool
+
+        return pool(self.hidden(self.tokenize(text) if isinstance(text, str) else text), pooling, normalize=normalize)
 
     def logits(self, ids: "Sequence[int] | npt.NDArray[np.integer]") -> "npt.NDArray[np.float32]":
         """Logits after each token of a fresh context.

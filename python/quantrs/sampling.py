@@ -87,39 +87,40 @@ class Sampler:
         logits
             ``[n_vocab]``, finite.
         """
-        options = self._options
-        scores: NDArray[np.float64] = logits.astype(np.float64)
-        if not np.isfinite(scores).all():
+        if not -np.inf < logits.min() <= logits.max() < np.inf:  # NaN fails every comparison
             raise InputError("logits: found infinite or NaN values, expected finite numbers; the model's weights are damaged")
-        if self._banned:
+        scores = logits
+        if self._banned or self._penalizes:
+            scores = logits.copy()
+            self._penalize(scores)
             scores[self._banned] = -np.inf
-        self._penalize(scores)
-        token = int(np.argmax(scores)) if options.temperature == 0 else self._draw(scores)
+        token = int(scores.argmax()) if self._options.temperature == 0 else self._draw(scores)
         self._recent.append(token)
         return token
 
-    def _penalize(self, logits: NDArray[np.float64]) -> None:
+    @property
+    def _penalizes(self) -> bool:
         options = self._options
-        if not self._recent or (options.repeat_penalty == 1 and options.presence_penalty == 0 and options.frequency_penalty == 0):
+        changes = options.repeat_penalty != 1 or options.presence_penalty != 0 or options.frequency_penalty != 0
+        return changes and bool(self._recent)
+
+    def _penalize(self, logits: NDArray[np.float32]) -> None:
+        if not self._penalizes:
             return
+        options = self._options
         counts = Counter(self._recent)
         ids = np.fromiter(counts.keys(), np.int64, len(counts))
         times = np.fromiter(counts.values(), np.float64, len(counts))
-        found = logits[ids]
+        found = logits[ids].astype(np.float64)
         found = np.where(found > 0, found / options.repeat_penalty, found * options.repeat_penalty)
         logits[ids] = found - times * options.frequency_penalty - options.presence_penalty
 
-    def _draw(self, logits: NDArray[np.float64]) -> int:
+    def _draw(self, logits: NDArray[np.float32]) -> int:
         options = self._options
-        n_kept = min(options.top_k or logits.size, logits.size)
+        ids = self._candidates(logits)
         # Of equal logits the lower id comes first, so that the order is the same everywhere.
-        if n_kept < logits.size:
-            bound = np.partition(logits, logits.size - n_kept)[logits.size - n_kept]
-            ids = np.flatnonzero(logits >= bound)
-        else:
-            ids = np.arange(logits.size)
-        ids = ids[np.argsort(-logits[ids], kind="stable")][:n_kept]
-        kept = logits[ids]
+        ids = ids[np.argsort(-logits[ids], kind="stable")][: options.top_k or None]
+        kept: NDArray[np.float64] = logits[ids].astype(np.float64)
         ids, kept = ids[kept > -np.inf], kept[kept > -np.inf]
         typical = _typical(kept, options.typical_p)
         if typical is not None:
@@ -134,6 +135,31 @@ class Sampler:
             self._random = np.random.Generator(np.random.Philox(options.seed))
         place = np.searchsorted(cumulated, self._random.random() * cumulated[-1], side="right")
         return int(ids[min(int(place), ids.size - 1)])
+
+    def _candidates(self, logits: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Ascending ids of few tokens, among them all that the first filter keeps: sorting a whole vocabulary takes many times longer."""
+        options = self._options
+        if 0 < options.top_k < logits.size:
+            return np.flatnonzero(logits >= _bound_of_largest(logits, options.top_k))
+        if options.min_p > 0 and options.typical_p >= 1 and options.top_p >= 1:
+            # A little lower than the filter itself, which compares in double precision.
+            return np.flatnonzero(logits >= logits.max() + np.log(options.min_p) - 1e-3)
+        return np.arange(logits.size)
+
+
+def _bound_of_largest(logits: NDArray[np.float32], count: int) -> np.float32:
+    """A value that the `count` largest reach, and few others.
+
+    The `count`-th largest of the maxima of disjoint groups: that many groups hold a value which is at least that.
+    """
+    n_columns = logits.size // _GROUP
+    if n_columns < 4 * count:
+        return np.float32(np.partition(logits, logits.size - count)[logits.size - count])
+    maxima = logits[: n_columns * _GROUP].reshape(_GROUP, n_columns).max(axis=0)
+    return np.float32(np.partition(maxima, n_columns - count)[n_columns - count])
+
+
+_GROUP = 64
 
 
 def _probabilities(logits: NDArray[np.float64]) -> NDArray[np.float64]:

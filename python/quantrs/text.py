@@ -1,9 +1,10 @@
 """Plain text for people: tables, sizes, and names from files that must not play tricks with a terminal."""
 
+import re
 import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["human_bytes", "printable", "table"]
+__all__ = ["human_bytes", "printable", "table", "visible"]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: str = "") -> str:
@@ -55,6 +56,20 @@ def printable(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else _escape(c) for c in text)
+
+
+def visible(text: str) -> str:
+    r"""Replace what commands a terminal by backslash escapes; lines, tabs and every script stay as they are.
+
+    Examples
+    --------
+    >>> visible("a\x1b[2Jb\tc\n")
+    'a\\x1b[2Jb\tc\n'
+    """
+    return _COMMANDS.sub(lambda found: _escape(found[0]), text)
+
+
+_COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def _escape(char: str) -> str:

@@ -146,6 +146,22 @@ class Tokenizer:
                 out.append(end)
         return out
 
+    def encode_prompt(self, text: str, *, rendered: bool = False) -> list[int]:
+        """Ids of a text that is to be gone on with: a begin token where the model wants one, no end token.
+
+        Parameters
+        ----------
+        text
+            Any text; the spelling of a control token becomes that token.
+        rendered
+            It comes from a chat template, which may have put the begin token there itself.
+        """
+        begins = rendered and self.bos_id is not None and text.startswith(self.token_text(self.bos_id))
+        ids = self.encode(text, add_special=not begins)
+        if self.add_eos and not begins and ids and ids[-1] in (self.eos_id, self.vocabulary.separator_id):
+            del ids[-1]
+        return ids
+
     def _parts(self, text: str, parse_special: bool) -> list[str | int]:
         """Text and special tokens in order: the longest special tokens are looked for first, in what is left the next ones."""
         parts: list[str | int] = [text] if text else []

@@ -47,6 +47,8 @@ pub struct Engine {
     pub(crate) pool: Pool,
     ropes: Vec<RopeTable>,
     caches: Vec<KvCache>,
+    /// What the context holds, or what it begins with: other passes than [`forward`](Self::forward) do not note theirs.
+    tokens: Vec<u32>,
     /// `[n, n_embd]`
     pub(crate) x: Vec<f32>,
     pub(crate) normed: Vec<f32>,
@@ -79,6 +81,7 @@ impl Engine {
             pool: Pool::new(settings.threads),
             ropes: model.ropes.iter().map(RopeTable::new).collect(),
             caches,
+            tokens: Vec::new(),
             model,
             settings,
             x: Vec::new(),
@@ -108,6 +111,27 @@ impl Engine {
         for cache in &mut self.caches {
             cache.truncate(n);
         }
+        self.tokens.truncate(n);
+    }
+
+    /// How many of the first `tokens` the context begins with.
+    pub fn n_shared(&self, tokens: &[u32]) -> usize {
+        self.tokens.iter().zip(tokens).take_while(|(held, wanted)| held == wanted).count()
+    }
+
+    /// Make `tokens` the context and compute the logits of what follows: only what the context does not begin with already is
+    /// computed, at least the last token.
+    ///
+    /// # Errors
+    /// Those of [`forward`](Self::forward).
+    pub fn next_logits(&mut self, tokens: &[u32], out: &mut [f32]) -> Result<(), EngineError> {
+        let n_ctx = self.settings.n_ctx;
+        if tokens.len() > n_ctx {
+            return Err(EngineError::ContextFull { n_past: 0, n_new: tokens.len(), n_ctx });
+        }
+        let n_kept = self.n_shared(tokens).min(tokens.len().saturating_sub(1));
+        self.truncate(n_kept);
+        self.forward(&tokens[n_kept..], Wanted::Last, out, &mut |_| {})
     }
 
     /// Bytes of keys and values.
@@ -143,8 +167,10 @@ impl Engine {
         }
         let n_past = self.n_past();
         let result = self.forward_checked(tokens, wanted, out, watch);
-        if result.is_err() {
-            self.truncate(n_past);
+        match result {
+            Ok(()) if self.tokens.len() == n_past => self.tokens.extend_from_slice(tokens),
+            Ok(()) => {}
+            Err(_) => self.truncate(n_past),
         }
         result
     }

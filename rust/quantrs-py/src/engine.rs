@@ -150,6 +150,23 @@ impl Engine {
         rows(py, out, n_rows)
     }
 
+    #[pyo3(signature = (ids, /))]
+    fn n_shared(&self, py: Python<'_>, ids: Vec<i64>) -> Result<usize, Error> {
+        let ids = token_ids(ids)?;
+        Ok(py.detach(|| self.lock().n_shared(&ids)))
+    }
+
+    #[pyo3(signature = (ids, /))]
+    fn next_logits<'py>(&self, py: Python<'py>, ids: Vec<i64>) -> Result<Bound<'py, PyArray1<f32>>, Error> {
+        let ids = token_ids(ids)?;
+        let out = py.detach(|| {
+            let mut engine = self.lock();
+            let mut out = vec![0.0; engine.output_len(1, Wanted::Last)];
+            engine.next_logits(&ids, &mut out).map(|()| out)
+        })?;
+        Ok(PyArray1::from_vec(py, out))
+    }
+
     #[pyo3(signature = (ids, first, /))]
     fn score<'py>(&self, py: Python<'py>, ids: Vec<i64>, first: usize) -> Result<Bound<'py, PyArray1<f64>>, Error> {
         let ids = token_ids(ids)?;
@@ -228,5 +245,5 @@ impl Engine {
 /// `[n_rows, rest]`
 fn rows(py: Python<'_>, values: Vec<f32>, n_rows: usize) -> Result<Bound<'_, PyArray2<f32>>, Error> {
     let shape = [n_rows, values.len() / n_rows.max(1)];
-    numpy::PyArray1::from_vec(py, values).reshape(shape).map_err(|e| Error::Input(e.to_string()))
+    PyArray1::from_vec(py, values).reshape(shape).map_err(|e| Error::Input(e.to_string()))
 }
