@@ -43,6 +43,14 @@ COMPARISONS: list[Comparison] = []
 Versus = Callable[..., float]
 
 
+def compare(what: str, ours_seconds: float, peer: str, peer_seconds: float, *, wanted: float, note: str = "") -> None:
+    """Report a pair of medians that were taken turn about."""
+    from quantrs import _native
+
+    ratio = peer_seconds / ours_seconds
+    COMPARISONS.append(Comparison(what, peer, ours_seconds, peer_seconds, ratio, wanted, note, _native.level(), _native.default_threads()))
+
+
 @pytest.fixture
 def versus(benchmark: BenchmarkFixture) -> Versus:
     """``versus(what, ours, peer, theirs, wanted=4, rounds=5, note="")``: time both turn about and return the ratio of medians.
@@ -60,8 +68,6 @@ def versus(benchmark: BenchmarkFixture) -> Versus:
         rounds: int = 5,
         note: str = "",
     ) -> float:
-        from quantrs import _native
-
         peer_seconds: list[float] = []
 
         def peer_round() -> None:
@@ -73,9 +79,7 @@ def versus(benchmark: BenchmarkFixture) -> Versus:
         ours_median, peer_median = benchmark.stats.stats.median, statistics.median(peer_seconds[1:])
         ratio = peer_median / ours_median
         benchmark.extra_info.update(peer=peer, peer_median=peer_median, ratio=ratio)
-        COMPARISONS.append(
-            Comparison(what, peer, ours_median, peer_median, ratio, wanted, note, _native.level(), _native.default_threads())
-        )
+        compare(what, ours_median, peer, peer_median, wanted=wanted, note=note)
         return ratio
 
     return measure
@@ -86,7 +90,7 @@ def peers() -> Path:
     """The folder of llama.cpp's programs, from the environment variable QUANTRS_PEERS."""
     folder = os.environ.get("QUANTRS_PEERS")
     if not folder:
-        pytest.skip("QUANTRS_PEERS names no folder that holds llama-quantize")
+        pytest.skip("QUANTRS_PEERS names no folder of llama.cpp's programs")
     return Path(folder)
 
 
