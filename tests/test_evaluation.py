@@ -137,7 +137,7 @@ def test_scores_are_the_log_probabilities_of_the_logits(name: str, tmp_path: Pat
     log_p = log_probabilities(session, TOKENS)
     session.engine.reset()
     assert session.engine.score(TOKENS, 3) == pytest.approx([-log_p[i, TOKENS[i + 1]] for i in range(3, len(TOKENS) - 1)], abs=1e-5)
-    assert session.engine.n_past == len(TOKENS)
+    assert session.engine.n_past == session.engine.n_shared(TOKENS) == len(TOKENS)
 
 
 def test_batches_and_stretches_of_the_vocabulary_join_without_a_seam(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from quantrs.errors import FileError, FormatError, InputError
 from quantrs.text import table
-from quantrs.tokenization import Tokenizer
 
 if TYPE_CHECKING:
     import os
@@ -155,7 +154,7 @@ def kl_divergence(
     if session is reference:
         raise InputError("the model and its reference are the same session; load the file a second time to compare it with itself")
     chunks = _Chunks(session, text, ctx, max_chunks)
-    _check_same_vocabulary(chunks.tokenizer, session, reference)
+    _check_same_vocabulary(session, reference)
     _check_room(reference, ctx)
     parts: list[tuple[Values, Values, Values, npt.NDArray[np.bool_]]] = []
     for chunk in chunks:
@@ -224,11 +223,11 @@ class _Chunks:
             raise InputError(f"max_chunks: found {max_chunks}, expected 1 or more, or None for the whole text")
         _check_room(session, ctx)
         self.ctx = ctx
-        self.tokenizer = Tokenizer.of_gguf(session.gguf)
-        self._begin = [self.tokenizer.bos_id] if self.tokenizer.add_bos and self.tokenizer.bos_id is not None else []
+        tokenizer = session.tokenizer
+        self._begin = [tokenizer.bos_id] if tokenizer.add_bos and tokenizer.bos_id is not None else []
         self._ids: Sequence[int] = [
             *self._begin,
-            *self.tokenizer.encode(text.removesuffix("\n"), add_special=False, parse_special=False),
+            *tokenizer.encode(text.removesuffix("\n"), add_special=False, parse_special=False),
         ]
         self.n_tokens = len(self._ids)
         if self.n_tokens < 2 * ctx:
@@ -254,8 +253,8 @@ def _check_room(session: "Session", ctx: int) -> None:
         )
 
 
-def _check_same_vocabulary(tokenizer: Tokenizer, session: "Session", reference: "Session") -> None:
-    ours, theirs = tokenizer.vocabulary.tokens, Tokenizer.of_gguf(reference.gguf).vocabulary.tokens
+def _check_same_vocabulary(session: "Session", reference: "Session") -> None:
+    ours, theirs = session.tokenizer.vocabulary.tokens, reference.tokenizer.vocabulary.tokens
     if ours == theirs and session.n_vocab == reference.n_vocab:
         return
     where = f"{session.path} and its reference {reference.path}"

@@ -167,12 +167,17 @@ impl Engine {
         }
         let n_past = self.n_past();
         let result = self.forward_checked(tokens, wanted, out, watch);
-        match result {
-            Ok(()) if self.tokens.len() == n_past => self.tokens.extend_from_slice(tokens),
-            Ok(()) => {}
-            Err(_) => self.truncate(n_past),
-        }
+        self.settle(n_past, tokens, result.is_ok());
         result
+    }
+
+    /// After a pass of `tokens` over a context of `n_past`: they belong to it now, or it is what it was before.
+    pub(crate) fn settle(&mut self, n_past: usize, tokens: &[u32], succeeded: bool) {
+        if !succeeded {
+            self.truncate(n_past);
+        } else if self.tokens.len() == n_past {
+            self.tokens.extend_from_slice(tokens);
+        }
     }
 
     pub(crate) fn check(&self, tokens: &[u32]) -> Result<(), EngineError> {

@@ -52,9 +52,7 @@ impl Engine {
             self.run_batch(batch.tokens, &mut |_| {})?;
             self.score_batch(&batch, &mut scores)
         });
-        if result.is_err() {
-            self.truncate(n_past);
-        }
+        self.settle(n_past, tokens, result.is_ok());
         result.map(|()| scores)
     }
 
@@ -81,10 +79,8 @@ impl Engine {
             reference.run_batch(batch.tokens, &mut |_| {}).map_err(of_reference)?;
             self.compare_batch(reference, &batch, &mut compared)
         });
-        if result.is_err() {
-            self.truncate(n_past[0]);
-            reference.truncate(n_past[1]);
-        }
+        self.settle(n_past[0], tokens, result.is_ok());
+        reference.settle(n_past[1], tokens, result.is_ok());
         result.map(|()| compared)
     }
 
