@@ -34,6 +34,29 @@ def test_a_filter_keeps_these_tokens(options: dict[str, float], kept: set[int]) 
     assert drawn(**options) == kept
 
 
+@pytest.mark.parametrize("scale", [0.5, 3.0, 20.0])
+@pytest.mark.parametrize(
+    "options",
+    [{"top_k": 7}, {"top_k": 900}, {"top_p": 0.5}, {"top_p": 0.95}, {"top_p": 0.9999}, {"min_p": 0.3}, {"top_k": 50, "top_p": 0.8}],
+)
+def test_filters_of_a_large_vocabulary_keep_what_their_definition_says(options: dict[str, float], scale: float) -> None:
+    """Against sorting everything. With an infinite temperature all that was kept is drawn equally often."""
+    logits = (np.random.default_rng(2).standard_normal(5000) * scale).astype(np.float32)
+    logits[[7, 4000]] = logits.max() - np.float32(0.25)  # a tie
+    order = np.argsort(-logits, kind="stable")
+    chances = np.exp(logits[order].astype(np.float64) - logits.max())
+    if "top_k" in options:
+        order, chances = order[: int(options["top_k"])], chances[: int(options["top_k"])]
+    if "top_p" in options:
+        n_top = int(np.searchsorted(np.cumsum(chances), options["top_p"] * chances.sum())) + 1
+        order, chances = order[:n_top], chances[:n_top]
+    order = order[chances >= options.get("min_p", 0) * chances[0]]
+    sampler = Sampler(SamplingOptions(**{**OFF, "seed": 1, **options, "temperature": 1e9}))  # type: ignore[arg-type]
+    found = {sampler.choose(logits) for _ in range(300)}
+    assert found <= set(order.tolist())
+    assert len(found) > 0.6 * min(len(order), 300) - 1
+
+
 def test_draws_have_the_frequencies_of_the_softmax() -> None:
     sampler = Sampler(SamplingOptions(**OFF, seed=3))
     found = np.bincount([sampler.choose(np.log(CHANCES).astype(np.float32)) for _ in range(4000)], minlength=5) / 4000

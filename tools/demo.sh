@@ -16,7 +16,6 @@ show quantrs plan "$source_file" --to "$2" --allow-requantize |
     awk 'NR <= 14 || totals; NR == 15 { print "..." } NR > 15 && /^$/ { totals = 1; print }'
 show quantrs quantize "$source_file" "$written" --to "$2" --allow-requantize --error --force
 show quantrs verify "$written"
-show quantrs run "$written" -p "The capital of France is" -n 32 --temp 0
-echo
+show quantrs run "$written" -p "Once upon a time, in a small village," -n 48 --temp 0
 show quantrs chat "$written" --message "Explain in one sentence what a neural network is." -n 64 --temp 0
 ls -l "$source_file" "$written"

@@ -117,7 +117,7 @@ class Sampler:
 
     def _draw(self, logits: NDArray[np.float32]) -> int:
         options = self._options
-        ids = self._candidates(logits)
+        ids, left_out = self._candidates(logits)
         # Of equal logits the lower id comes first, so that the order is the same everywhere.
         ids = ids[np.argsort(-logits[ids], kind="stable")][: options.top_k or None]
         kept: NDArray[np.float64] = logits[ids].astype(np.float64)
@@ -125,7 +125,7 @@ class Sampler:
         typical = _typical(kept, options.typical_p)
         if typical is not None:
             ids, kept = ids[typical], kept[typical]
-        n_top = _n_top_p(kept, options.top_p)
+        n_top = _n_top_p(kept, options.top_p, left_out)
         ids, kept = ids[:n_top], kept[:n_top]
         if options.min_p > 0:
             likely = kept >= kept[0] + np.log(options.min_p)
@@ -136,15 +136,34 @@ class Sampler:
         place = np.searchsorted(cumulated, self._random.random() * cumulated[-1], side="right")
         return int(ids[min(int(place), ids.size - 1)])
 
-    def _candidates(self, logits: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Ascending ids of few tokens, among them all that the first filter keeps: sorting a whole vocabulary takes many times longer."""
+    def _candidates(self, logits: NDArray[np.float32]) -> tuple[NDArray[np.int64], float]:
+        """Ascending ids of few tokens, among them all that the first filter keeps: sorting a whole vocabulary takes many times longer.
+
+        Also the weight, times that of the most likely token, of those left out that count for `top_p`.
+        """
         options = self._options
         if 0 < options.top_k < logits.size:
-            return np.flatnonzero(logits >= _bound_of_largest(logits, options.top_k))
-        if options.min_p > 0 and options.typical_p >= 1 and options.top_p >= 1:
+            return np.flatnonzero(logits >= _bound_of_largest(logits, options.top_k)), 0.0
+        if options.typical_p >= 1 and options.top_p < 1:
+            return _likely(logits, options.top_p)
+        if options.typical_p >= 1 and options.min_p > 0:
             # A little lower than the filter itself, which compares in double precision.
-            return np.flatnonzero(logits >= logits.max() + np.log(options.min_p) - 1e-3)
-        return np.arange(logits.size)
+            return np.flatnonzero(logits >= logits.max() + np.log(options.min_p) - 1e-3), 0.0
+        return np.arange(logits.size), 0.0
+
+
+def _likely(logits: NDArray[np.float32], top_p: float) -> tuple[NDArray[np.int64], float]:
+    """Ids of the most likely tokens, a few more than reach `top_p`, and the weight of all others."""
+    weights = np.exp(logits - logits.max())
+    total = float(weights.sum(dtype=np.float64))
+    count = 256
+    while count < logits.size // 4:
+        ids = np.flatnonzero(logits >= _bound_of_largest(logits, count))
+        left_out = total - float(weights[ids].sum(dtype=np.float64))
+        if left_out < (1 - top_p) * total * 0.999:  # the sums are rounded
+            return ids, left_out
+        count *= 4
+    return np.arange(logits.size), 0.0
 
 
 def _bound_of_largest(logits: NDArray[np.float32], count: int) -> np.float32:
@@ -168,11 +187,13 @@ def _probabilities(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return weights
 
 
-def _n_top_p(logits: NDArray[np.float64], top_p: float) -> int:
-    """How many of the descending `logits` it takes to reach `top_p`, at least one."""
+def _n_top_p(logits: NDArray[np.float64], top_p: float, left_out: float) -> int:
+    """How many of the descending `logits` it takes to reach `top_p`, at least one. Others weigh `left_out` times the first."""
     if top_p >= 1:
         return logits.size
-    return min(int(np.searchsorted(np.cumsum(_probabilities(logits)), top_p, side="left")) + 1, logits.size)
+    weights = np.exp(logits - logits[0])
+    bound = top_p * (weights.sum() + left_out)
+    return min(int(np.searchsorted(np.cumsum(weights), bound, side="left")) + 1, logits.size)
 
 
 def _typical(logits: NDArray[np.float64], typical_p: float) -> NDArray[np.int64] | None:

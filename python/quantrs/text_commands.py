@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> Generation:
         if sys.stdout.isatty():
             show("\n")
         if not args.quiet:
-            print(_summary(generation), file=sys.stderr)
+            print(f"\n{_summary(generation)}", file=sys.stderr)
     return generation
 
 
@@ -113,8 +113,8 @@ def _ignore(piece: str) -> None:
 
 
 def _summary(generation: Generation) -> str:
-    n_prompt, n_tokens = len(generation.prompt_ids), len(generation.ids)
+    speed = f", {generation.rate:.1f} t/s" if generation.rate else ""
     return (
-        f"quantrs: prompt {n_prompt} tokens, {generation.prompt_rate:.1f} t/s; text {n_tokens} tokens, {generation.rate:.1f} t/s;"
-        f" {_ENDINGS[str(generation.ending)]}"
+        f"quantrs: prompt {len(generation.prompt_ids)} tokens, {generation.prompt_rate:.1f} t/s;"
+        f" text {len(generation.ids)} tokens{speed}; {_ENDINGS[str(generation.ending)]}"
     )
