@@ -111,13 +111,13 @@ impl Block {
         let k = sized(k, n * n_kv_heads * k_dim);
         let v = sized(v, n * n_kv_heads * v_dim);
         let mut watched = "";
-        for (linear, y) in [(&self.q, &mut *q), (&self.k, &mut *k), (&self.v, &mut *v)] {
+        for linear in [&self.q, &self.k, &self.v] {
             if watched != linear.name {
                 watch(Event::LinearInput { tensor: &linear.name, expert: None, x: normed, n_cols: n_embd });
                 watched = &linear.name;
             }
-            run.linear(linear, 0, inputs, normed, y);
         }
+        run.linears(0, inputs, normed, &mut [(&self.q, &mut *q), (&self.k, &mut *k), (&self.v, &mut *v)]);
         run.norm_in_place(self.q_norm.as_ref(), q);
         run.norm_in_place(self.k_norm.as_ref(), k);
         if let Some(rope) = self.rope.map(|i| &ropes[i]) {
@@ -125,7 +125,7 @@ impl Block {
                 for_rows(run.pool, x, row_len, |i, x| rope.rotate(run.level, x, row_len, k_dim, first + i));
             }
         }
-        cache.append(run.level, k, v);
+        cache.append(run.pool, run.level, k, v);
         let heads = sized(heads, n * self.n_heads * v_dim);
         let Block { n_heads, scale, soft_cap, window, .. } = *self;
         let attention = Attention { n_heads, scale, soft_cap, window, sinks: self.sinks.as_deref() };

@@ -80,11 +80,10 @@ impl Mlp {
         let values = if let Some(linear) = &self.gate {
             watch(Event::LinearInput { tensor: &linear.name, expert: named, x, n_cols });
             let gate = sized(gate, n * n_ff);
-            run.linear(linear, expert, inputs, x, gate);
             if self.up.name != linear.name {
                 watch(Event::LinearInput { tensor: &self.up.name, expert: named, x, n_cols });
             }
-            run.linear(&self.up, expert, inputs, x, up);
+            run.linears(expert, inputs, x, &mut [(linear, &mut *gate), (&self.up, &mut *up)]);
             for_rows(run.pool, gate, n_ff, |first, gate| {
                 self.activation.apply_gated(run.level, gate, &up[first * n_ff..][..gate.len()]);
             });

@@ -2,7 +2,7 @@
 
 use crate::maps::Maps;
 use crate::weights::{Linear, Norm};
-use quantrs_kernels::{Activations, Pool, Precision, elementwise, for_rows, matmul};
+use quantrs_kernels::{Activations, Pool, Precision, elementwise, for_rows, matmul, matmul_each};
 use quantrs_simd::Level;
 use std::ops::Range;
 
@@ -80,8 +80,36 @@ impl Run<'_> {
         x: &[f32],
         y: &mut [f32],
     ) {
-        let float = linear.is_float() || self.precision == Precision::Float;
-        let (activations, packed, precision) = if float {
+        let activations = self.packed(linear, inputs, x);
+        matmul(self.pool, self.level, &linear.matrix(self.maps, expert).rows(rows.clone()), activations, y);
+        self.add_bias(linear, expert, rows, y);
+    }
+
+    /// Several linears with the same input, in one go where they take it in the same form.
+    pub(crate) fn linears(&self, expert: usize, inputs: &mut Inputs, x: &[f32], linears: &mut [(&Linear, &mut [f32])]) {
+        for float in [false, true] {
+            let mut products = Vec::with_capacity(linears.len());
+            let mut first = None;
+            for (linear, y) in linears.iter_mut().filter(|(linear, _)| self.takes_float(linear) == float) {
+                first = first.or(Some(*linear));
+                products.push((linear.matrix(self.maps, expert), &mut **y));
+            }
+            if let Some(first) = first {
+                matmul_each(self.pool, self.level, self.packed(first, inputs, x), &mut products);
+            }
+        }
+        for (linear, y) in linears {
+            self.add_bias(linear, expert, 0..linear.n_rows, y);
+        }
+    }
+
+    fn takes_float(&self, linear: &Linear) -> bool {
+        linear.is_float() || self.precision == Precision::Float
+    }
+
+    /// The input in the form that the linear takes.
+    fn packed<'i>(&self, linear: &Linear, inputs: &'i mut Inputs, x: &[f32]) -> &'i Activations {
+        let (activations, packed, precision) = if self.takes_float(linear) {
             (&mut inputs.float, &mut inputs.has_float, Precision::Float)
         } else {
             (&mut inputs.int8, &mut inputs.has_int8, Precision::Int8)
@@ -90,7 +118,10 @@ impl Run<'_> {
             activations.pack(self.pool, self.level, x, linear.n_cols, precision);
             *packed = true;
         }
-        matmul(self.pool, self.level, &linear.matrix(self.maps, expert).rows(rows.clone()), activations, y);
+        activations
+    }
+
+    fn add_bias(&self, linear: &Linear, expert: usize, rows: Range<usize>, y: &mut [f32]) {
         if let Some(bias) = linear.bias(expert) {
             for_rows(self.pool, y, rows.len(), |_, y| elementwise::add_bias(self.level, y, &bias[rows.clone()]));
         }

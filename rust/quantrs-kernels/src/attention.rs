@@ -10,16 +10,15 @@
 
 use crate::Disjoint;
 use crate::elementwise::{exp, soft_cap};
+use crate::isa::{Isa, Machine, with_isa};
 use crate::kv_cache::{BLOCK, KvCache, SPAN};
 use crate::pool::Pool;
-use quantrs_simd::{Level, Simd, dispatch};
+use quantrs_simd::Level;
 use std::cell::RefCell;
 use std::ops::Range;
 
-/// Rows that the inner product takes at a time.
-const ROWS: usize = 4;
-/// Rows of a tile, at least, where there are that many.
-const TILE_ROWS: usize = 32;
+/// Rows of a tile, at least, where there are that many: keys and values are decoded once for all of them.
+const TILE_ROWS: usize = 64;
 
 /// How the heads of a layer attend.
 #[derive(Clone, Copy, Debug)]
@@ -52,8 +51,8 @@ struct Scratch {
     keys: Vec<[f32; BLOCK]>,
     key_rows: Vec<f32>,
     value_rows: Vec<f32>,
-    /// `[v_stride / BLOCK][SPAN][BLOCK]`
-    values: Vec<[f32; BLOCK]>,
+    /// `[SPAN][v_stride]`
+    values: Vec<f32>,
     /// `[rows][SPAN]`
     scores: Vec<f32>,
     span: Partial,
@@ -76,9 +75,10 @@ impl Attention<'_> {
             return;
         }
         let first = cache.len() - n;
+        let machine = Machine::of(level);
         let tile = |head: usize, tile: usize| {
             let tokens = tile * tile_tokens..n.min((tile + 1) * tile_tokens);
-            Tile { attention: self, level, cache, q, head, group, first, tokens }
+            Tile { attention: self, level, machine, cache, q, head, group, first, tokens }
         };
         let places = Disjoint::new(out);
         if n_tiles > 1 {
@@ -131,6 +131,7 @@ impl Attention<'_> {
 struct Tile<'a> {
     attention: &'a Attention<'a>,
     level: Level,
+    machine: Machine,
     cache: &'a KvCache,
     q: &'a [f32],
     head: usize,
@@ -141,13 +142,8 @@ struct Tile<'a> {
 }
 
 impl Tile<'_> {
-    /// Rows in use; buffers hold a multiple of [`ROWS`].
-    fn n_rows(&self) -> usize {
-        self.tokens.len() * self.group
-    }
-
     fn rows(&self) -> usize {
-        self.n_rows().next_multiple_of(ROWS)
+        self.tokens.len() * self.group
     }
 
     fn v_stride(&self) -> usize {
@@ -166,13 +162,27 @@ impl Tile<'_> {
     }
 
     fn gather_queries(&self, out: &mut Vec<f32>) {
-        let k_dim = self.cache.shape().k_dim;
-        out.clear();
-        for token in self.tokens.clone() {
-            let at = (token * self.attention.n_heads + self.head * self.group) * k_dim;
-            out.extend(self.q[at..][..self.group * k_dim].iter().map(|q| q * self.attention.scale));
-        }
-        out.resize(self.rows() * k_dim, 0.0);
+        let row_len = self.group * self.cache.shape().k_dim;
+        out.resize(self.tokens.len() * row_len, 0.0);
+        let scale = self.attention.scale;
+        self.level.run(
+            #[inline(always)]
+            || {
+                for (token, out) in self.tokens.clone().zip(out.chunks_exact_mut(row_len)) {
+                    let at = (token * (self.attention.n_heads / self.group) + self.head) * row_len;
+                    for (out, q) in out.iter_mut().zip(&self.q[at..]) {
+                        *out = q * scale;
+                    }
+                }
+            },
+        );
+    }
+
+    /// Positions of a span that any of these rows sees.
+    fn seen_in(&self, rows: Range<usize>, span: usize) -> Range<usize> {
+        let (start, token) = (span * SPAN, |r: usize| self.tokens.start + r / self.group);
+        let (from, to) = (self.seen(token(rows.start)).start, self.seen(token(rows.end - 1)).end);
+        from.max(start) - start..to.min(start + SPAN).saturating_sub(start)
     }
 
     /// The partial result over one span.
@@ -180,43 +190,42 @@ impl Tile<'_> {
         let (rows, k_dim, v_dim, v_stride) =
             (self.rows(), self.cache.shape().k_dim, self.cache.shape().v_dim, self.v_stride());
         let start = span * SPAN;
-        let seen = self.seen(self.tokens.start).start.max(start)..self.seen(self.tokens.end - 1).end.min(start + SPAN);
-        let blocks = (seen.start - start) / BLOCK..(seen.end - start).div_ceil(BLOCK);
+        let seen = self.seen_in(0..rows, span);
+        let blocks = seen.start / BLOCK..seen.end.div_ceil(BLOCK);
         let columns = blocks.start * BLOCK..blocks.end * BLOCK;
 
         scratch.keys.resize(k_dim, [0.0; BLOCK]);
         scratch.scores.resize(rows * SPAN, 0.0);
-        scratch.value_rows.resize(BLOCK * v_dim, 0.0);
-        scratch.values.resize(v_stride / BLOCK * SPAN, [0.0; BLOCK]);
+        scratch.values.resize(SPAN * v_stride, 0.0);
         for block in blocks {
-            self.cache.read_keys(
-                self.level,
-                self.head,
-                start + block * BLOCK,
-                &mut scratch.keys,
-                &mut scratch.key_rows,
-            );
-            for r in (0..rows).step_by(ROWS) {
-                let mut panel = [[0.0; BLOCK]; ROWS];
-                multiply(self.level, &scratch.q[r * k_dim..], k_dim, &scratch.keys, &mut panel);
-                for (row, panel) in scratch.scores[r * SPAN..].chunks_mut(SPAN).zip(panel) {
-                    row[block * BLOCK..][..BLOCK].copy_from_slice(&panel);
+            let positions = block * BLOCK..(block + 1) * BLOCK;
+            let first = start + positions.start;
+            self.cache.read_keys(self.level, self.head, first, &mut scratch.keys, &mut scratch.key_rows);
+            let keys = scratch.keys.as_flattened();
+            self.by_rows(|r| {
+                let seen = self.seen_in(r.clone(), span);
+                if seen.start < positions.end && positions.start < seen.end {
+                    let out = &mut scratch.scores[r.start * SPAN + positions.start..];
+                    self.multiply(r.len(), (&scratch.q[r.start * k_dim..], k_dim), (keys, BLOCK), k_dim, (out, SPAN));
                 }
-            }
-            self.cache.read_values(self.level, self.head, start + block * BLOCK, &mut scratch.value_rows);
-            for (j, row) in scratch.value_rows.chunks_exact(v_dim).enumerate() {
-                for (panel, x) in row.chunks(BLOCK).enumerate() {
-                    scratch.values[panel * SPAN + block * BLOCK + j][..x.len()].copy_from_slice(x);
+            });
+            let values = &mut scratch.values[positions.start * v_stride..positions.end * v_stride];
+            if v_stride == v_dim {
+                self.cache.read_values(self.level, self.head, first, values);
+            } else {
+                scratch.value_rows.resize(BLOCK * v_dim, 0.0);
+                self.cache.read_values(self.level, self.head, first, &mut scratch.value_rows);
+                for (out, row) in values.chunks_exact_mut(v_stride).zip(scratch.value_rows.chunks_exact(v_dim)) {
+                    out[..v_dim].copy_from_slice(row);
+                    out[v_dim..].fill(0.0);
                 }
             }
         }
 
         let partial = &mut scratch.span;
         partial.clear(rows, v_stride);
-        for r in 0..self.n_rows() {
-            let token = self.tokens.start + r / self.group;
-            let seen = self.seen(token);
-            let seen = seen.start.max(start) - start..seen.end.min(start + SPAN).saturating_sub(start);
+        for r in 0..rows {
+            let seen = self.seen_in(r..r + 1, span);
             let row = &mut scratch.scores[r * SPAN..][..SPAN];
             if seen.is_empty() {
                 row[columns.clone()].fill(0.0);
@@ -230,21 +239,40 @@ impl Tile<'_> {
             row[columns.start..seen.start].fill(0.0);
             row[seen.end..columns.end].fill(0.0);
         }
-        for (p, values) in scratch.values.chunks_exact(SPAN).enumerate() {
-            for r in (0..rows).step_by(ROWS) {
-                let mut panel = [[0.0; BLOCK]; ROWS];
-                multiply(
-                    self.level,
-                    &scratch.scores[r * SPAN + columns.start..],
-                    SPAN,
-                    &values[columns.clone()],
-                    &mut panel,
-                );
-                for (row, panel) in partial.out[r * v_stride..].chunks_mut(v_stride).zip(panel) {
-                    row[p * BLOCK..][..BLOCK].copy_from_slice(&panel);
-                }
+        self.by_rows(|r| {
+            let seen = self.seen_in(r.clone(), span);
+            if seen.is_empty() {
+                return;
             }
+            let scores = &scratch.scores[r.start * SPAN + seen.start..];
+            for column in (0..v_stride).step_by(BLOCK) {
+                let values = &scratch.values[seen.start * v_stride + column..];
+                let out = &mut partial.out[r.start * v_stride + column..];
+                self.multiply(r.len(), (scores, SPAN), (values, v_stride), seen.len(), (out, v_stride));
+            }
+        });
+    }
+
+    /// Call `f` with rows that [`multiply`](Self::multiply) takes at a time: all, in order.
+    fn by_rows(&self, mut f: impl FnMut(Range<usize>)) {
+        let most = with_isa!(self.machine, m => most_rows(m));
+        let mut r = 0;
+        while r < self.rows() {
+            let n = [8, 4, 2, 1].into_iter().find(|n| *n <= most.min(self.rows() - r)).expect("one fits");
+            f(r..r + n);
+            r += n;
         }
+    }
+
+    /// `out[r, ..BLOCK] = sum over k of a[r, k] * b[k, ..BLOCK]`, k in order, for 1, 2, 4 or 8 rows; matrices come with the distance of
+    /// their rows.
+    fn multiply(&self, rows: usize, a: (&[f32], usize), b: (&[f32], usize), n_k: usize, out: (&mut [f32], usize)) {
+        with_isa!(self.machine, m => match rows {
+            8 => multiply_rows::<_, 8>(m, a, b, n_k, out),
+            4 => multiply_rows::<_, 4>(m, a, b, n_k, out),
+            2 => multiply_rows::<_, 2>(m, a, b, n_k, out),
+            _ => multiply_rows::<_, 1>(m, a, b, n_k, out),
+        });
     }
 
     /// Divide by the sums and write to the rows' places in `[n, n_heads * v_dim]`.
@@ -253,7 +281,7 @@ impl Tile<'_> {
     /// No other thread writes the places of these heads and tokens.
     unsafe fn finish(&self, total: &mut Partial, places: &Disjoint<'_, f32>) {
         let (v_dim, v_stride) = (self.cache.shape().v_dim, self.v_stride());
-        for r in 0..self.n_rows() {
+        for r in 0..self.rows() {
             let (token, head) = (self.tokens.start + r / self.group, self.head * self.group + r % self.group);
             if let Some(sinks) = self.attention.sinks {
                 total.merge_row(r, v_stride, sinks[head], 1.0, None);
@@ -352,39 +380,40 @@ fn exponentials(level: Level, scores: &mut [f32]) -> (f32, f32) {
     )
 }
 
-/// `out[r, :] = sum over k of a[r * stride + k] * b[k, :]`, k in order.
-fn multiply(level: Level, a: &[f32], stride: usize, b: &[[f32; BLOCK]], out: &mut [[f32; BLOCK]; ROWS]) {
-    let a: [&[f32]; ROWS] = std::array::from_fn(|r| &a[r * stride..][..b.len()]);
-    dispatch!(level, s => multiply_lanes(s, a, b, out), scalar => multiply_ref(a, b, out));
-}
-
-fn multiply_ref(a: [&[f32]; ROWS], b: &[[f32; BLOCK]], out: &mut [[f32; BLOCK]; ROWS]) {
-    for (a, out) in a.iter().zip(out) {
-        for (a, b) in a.iter().zip(b) {
-            for (out, b) in out.iter_mut().zip(b) {
-                *out += a * b;
-            }
-        }
-    }
-}
-
+/// Rows of a product whose sums, two wide vectors each, fit the registers.
 #[inline(always)]
-fn multiply_lanes<S: Simd>(s: S, a: [&[f32]; ROWS], b: &[[f32; BLOCK]], out: &mut [[f32; BLOCK]; ROWS]) {
-    for column in (0..BLOCK).step_by(2 * S::LANES) {
-        let mut sums = [[s.splat(0.0); 2]; ROWS];
-        let a = a[0].iter().zip(a[1]).zip(a[2]).zip(a[3]);
-        for (b, (((a0, a1), a2), a3)) in b.iter().zip(a) {
-            let b = [s.load(&b[column..]), s.load(&b[column + S::LANES..])];
-            for (sums, a) in sums.iter_mut().zip([a0, a1, a2, a3]) {
-                let a = s.splat(*a);
-                for (sum, b) in sums.iter_mut().zip(b) {
-                    *sum = s.add(*sum, s.mul(a, b));
+fn most_rows<M: Isa>(_: M) -> usize {
+    if M::W == 16 { 8 } else { 4 }
+}
+
+/// See [`Tile::multiply`].
+#[inline(always)]
+fn multiply_rows<M: Isa, const ROWS: usize>(
+    m: M,
+    (a, a_stride): (&[f32], usize),
+    (b, b_stride): (&[f32], usize),
+    n_k: usize,
+    (out, out_stride): (&mut [f32], usize),
+) {
+    assert!(n_k > 0 && BLOCK.is_multiple_of(2 * M::W));
+    assert!(a.len() >= (ROWS - 1) * a_stride + n_k);
+    assert!(b.len() >= (n_k - 1) * b_stride + BLOCK);
+    assert!(out.len() >= (ROWS - 1) * out_stride + BLOCK);
+    for column in (0..BLOCK).step_by(2 * M::W) {
+        let mut sums = [[m.wide_splat(0.0); 2]; ROWS];
+        for k in 0..n_k {
+            // SAFETY: row k of b has BLOCK values, and row r of a has n_k, by the assertions.
+            unsafe {
+                let b = b.as_ptr().add(k * b_stride + column);
+                let b = [m.wide_load(b), m.wide_load(b.add(M::W))];
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let a = m.wide_splat(*a.get_unchecked(r * a_stride + k));
+                    *sums = [m.wide_fma(a, b[0], sums[0]), m.wide_fma(a, b[1], sums[1])];
                 }
             }
         }
-        for (out, sums) in out.iter_mut().zip(sums) {
-            s.store(sums[0], &mut out[column..]);
-            s.store(sums[1], &mut out[column + S::LANES..]);
+        for (r, sums) in sums.into_iter().enumerate() {
+            crate::output::put(m, sums, &mut out[r * out_stride + column..]);
         }
     }
 }
@@ -446,7 +475,7 @@ mod tests {
             let mut first: Option<Vec<f32>> = None;
             for threads in [1, 3] {
                 let mut cache = KvCache::new(KvType::F32, shape).unwrap();
-                cache.append(level, &k, &v);
+                cache.append(&Pool::new(1), level, &k, &v);
                 let mut out = vec![0.0; want.len()];
                 attention.run(&Pool::new(threads), level, &cache, &q, &mut out);
                 let worst = out.iter().zip(&want).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
@@ -484,7 +513,7 @@ mod tests {
         let pool = Pool::new(2);
         for level in Level::all() {
             let mut cache = KvCache::new(KvType::F16, shape).unwrap();
-            cache.append(level, &k, &v);
+            cache.append(&pool, level, &k, &v);
             let mut all = vec![0.0; 300 * 128];
             attention.run(&pool, level, &cache, &q, &mut all);
             let mut last = vec![0.0; 128];

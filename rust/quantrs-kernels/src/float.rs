@@ -5,12 +5,13 @@
     reason = "indices over registers are plainer than zipped iterators, and always unrolled"
 )]
 
-use crate::Matrix;
 use crate::activations::FloatSpan;
 use crate::isa::Isa;
 use crate::output::{self, Output};
 use crate::unpack::SPAN;
+use crate::{Disjoint, Matrix};
 use quantrs_simd::Level;
+use std::ops::Range;
 
 /// How far ahead of its use memory is asked for, in bytes.
 const AHEAD: usize = 4096;
@@ -64,43 +65,49 @@ fn decode(level: Level, w: &Matrix<'_>, row: usize, at: usize, out: &mut [f32]) 
     (w.format().dequantize.expect("checked by Matrix::new"))(level, b, out);
 }
 
-/// Products of the rows of `y` with all columns. Sums that are not complete lie in `partial`: `[n, 2 * W]`. One accumulator
-/// per result, k in order.
+/// Products of `rows` of w with all columns, to y: `[n, n_rows]`. Sums that are not complete lie in `partial`:
+/// `[panels, n, 2 * W]`. One accumulator per result, k in order.
+///
+/// Spans are taken one after the other: the activations of one stay in the second-level cache while the panels pass.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "operands, their shapes, the result and its scratch")]
-pub(crate) fn multiply_panel<M: Isa>(
+pub(crate) fn multiply_panels<M: Isa>(
     m: M,
     level: Level,
     panel: &mut FloatPanel,
     w: &Matrix<'_>,
+    rows: Range<usize>,
     x: &[FloatSpan],
     n: usize,
     partial: &mut [f32],
-    y: &Output<'_>,
+    y: &Disjoint<'_, f32>,
 ) {
+    let panel_rows = 2 * M::W;
     for (at, start) in (0..w.n_cols()).step_by(SPAN).enumerate() {
         let len = (w.n_cols() - start).min(SPAN);
-        panel.fill(m, level, w, y.first, at, len);
         let complete = start + len == w.n_cols();
         let x = &x[at * n..(at + 1) * n];
-        let chunk = Chunk { weights: &panel.weights, len, x, add: at > 0, y: complete.then_some(y) };
-        let mut col = 0;
-        while n - col >= M::FLOAT_COLS {
-            match M::FLOAT_COLS {
-                12 => chunk.tile::<M, 12>(m, col, partial),
-                6 => chunk.tile::<M, 6>(m, col, partial),
-                _ => chunk.tile::<M, 2>(m, col, partial),
+        for (first, partial) in rows.clone().step_by(panel_rows).zip(partial.chunks_exact_mut(n * panel_rows)) {
+            let next = first + panel_rows;
+            let (next_row, next_start) = if next < rows.end { (next, start) } else { (rows.start, start + len) };
+            for row in next_row..w.n_rows().min(next_row + panel_rows) {
+                prefetch(m, w, row, next_start);
             }
-            col += M::FLOAT_COLS;
+            panel.fill(m, level, w, first, at, len);
+            let y = Output { y, n_rows: w.n_rows(), first, len: panel_rows.min(rows.end - first) };
+            let chunk = Chunk { weights: &panel.weights, len, x, add: at > 0, y: complete.then_some(y) };
+            chunk.multiply(m, partial);
         }
-        while n - col >= 4 {
-            chunk.tile::<M, 4>(m, col, partial);
-            col += 4;
-        }
-        while col < n {
-            chunk.tile::<M, 1>(m, col, partial);
-            col += 1;
-        }
+    }
+}
+
+/// Ask for the span of a row that begins at `start`; there may be none.
+#[inline(always)]
+fn prefetch<M: Isa>(m: M, w: &Matrix<'_>, row: usize, start: usize) {
+    let (len, bytes) = (w.format().block_len, w.format().block_bytes);
+    let first = w.row(row).as_ptr().wrapping_add(start / len * bytes);
+    for line in (0..SPAN / len * bytes).step_by(64) {
+        m.prefetch(first.wrapping_add(line));
     }
 }
 
@@ -114,10 +121,31 @@ struct Chunk<'a> {
     /// Whether the result so far is added.
     add: bool,
     /// Where complete sums go.
-    y: Option<&'a Output<'a>>,
+    y: Option<Output<'a>>,
 }
 
 impl Chunk<'_> {
+    #[inline(always)]
+    fn multiply<M: Isa>(&self, m: M, partial: &mut [f32]) {
+        let (n, mut col) = (self.x.len(), 0);
+        while n - col >= M::FLOAT_COLS {
+            match M::FLOAT_COLS {
+                12 => self.tile::<M, 12>(m, col, partial),
+                6 => self.tile::<M, 6>(m, col, partial),
+                _ => self.tile::<M, 2>(m, col, partial),
+            }
+            col += M::FLOAT_COLS;
+        }
+        while n - col >= 4 {
+            self.tile::<M, 4>(m, col, partial);
+            col += 4;
+        }
+        while col < n {
+            self.tile::<M, 1>(m, col, partial);
+            col += 1;
+        }
+    }
+
     /// Columns `col..col + COLS` of the result.
     #[inline(always)]
     fn tile<M: Isa, const COLS: usize>(&self, m: M, col: usize, partial: &mut [f32]) {
@@ -145,7 +173,7 @@ impl Chunk<'_> {
             }
         }
         for c in 0..COLS {
-            match self.y {
+            match &self.y {
                 Some(y) => y.store(m, col + c, acc[c]),
                 None => output::put(m, acc[c], &mut partial[c * rows..]),
             }

@@ -13,21 +13,6 @@ use crate::unpack::{SPAN, Unpack};
 use crate::{Disjoint, Matrix};
 use std::ops::Range;
 
-/// The properties of a format that the inner loop depends on.
-pub(crate) trait Kind {
-    const GROUP: usize;
-    const MINS: bool;
-    const BYTE: bool;
-}
-
-pub(crate) struct KindOf<const GROUP: usize, const MINS: bool, const BYTE: bool>;
-
-impl<const GROUP: usize, const MINS: bool, const BYTE: bool> Kind for KindOf<GROUP, MINS, BYTE> {
-    const GROUP: usize = GROUP;
-    const MINS: bool = MINS;
-    const BYTE: bool = BYTE;
-}
-
 /// Products of `rows` of w with all columns, to y: `[n, n_rows]`. Sums that are not complete lie in `partial`:
 /// `[panels, n, 2 * W]`; y's rows are too far apart for them.
 ///
@@ -59,15 +44,8 @@ pub(crate) fn multiply_panels<M: Isa, F: Unpack>(
             panel.fill::<M, F>(m, w, first..rows.end.min(next), start, len, following);
             let complete = start + len == w.n_cols();
             let y = complete.then_some(Output { y, n_rows: w.n_rows(), first, len: panel_rows.min(rows.end - first) });
-            let chunk = Chunk { panel, len, offset: F::OFFSET, x, n, add: start > 0, y };
-            match (F::GROUP, F::MINS, F::BYTE) {
-                (32, false, false) => chunk.multiply::<M, KindOf<32, false, false>>(m, partial),
-                (32, false, true) => chunk.multiply::<M, KindOf<32, false, true>>(m, partial),
-                (32, true, false) => chunk.multiply::<M, KindOf<32, true, false>>(m, partial),
-                (16, false, false) => chunk.multiply::<M, KindOf<16, false, false>>(m, partial),
-                (16, true, false) => chunk.multiply::<M, KindOf<16, true, false>>(m, partial),
-                _ => unreachable!("no format is of this kind"),
-            }
+            let chunk = Chunk { panel, len, x, n, add: start > 0, y };
+            chunk.multiply::<M, F>(m, partial);
         }
     }
 }
@@ -76,7 +54,6 @@ struct Chunk<'a> {
     panel: &'a Panel,
     /// Weights per row, a multiple of 32.
     len: usize,
-    offset: u8,
     /// `[spans, n]`
     x: &'a [Span],
     n: usize,
@@ -88,28 +65,33 @@ struct Chunk<'a> {
 
 impl Chunk<'_> {
     #[inline(always)]
-    fn multiply<M: Isa, K: Kind>(&self, m: M, partial: &mut [f32]) {
+    fn multiply<M: Isa, F: Unpack>(&self, m: M, partial: &mut [f32]) {
         let mut col = 0;
-        while self.n - col >= M::INT_COLS {
+        // Four columns keep the units about as busy as six, two do not: eight columns are four and four.
+        while self.n - col >= M::INT_COLS && !(M::INT_COLS == 6 && self.n - col == 8) {
             match M::INT_COLS {
-                6 => self.tile::<M, K, 6>(m, col, partial),
-                3 => self.tile::<M, K, 3>(m, col, partial),
-                _ => self.tile::<M, K, 2>(m, col, partial),
+                6 => self.tile::<M, F, 6>(m, col, partial),
+                3 => self.tile::<M, F, 3>(m, col, partial),
+                _ => self.tile::<M, F, 2>(m, col, partial),
             }
             col += M::INT_COLS;
         }
+        while M::INT_COLS == 6 && self.n - col >= 4 {
+            self.tile::<M, F, 4>(m, col, partial);
+            col += 4;
+        }
         while self.n - col >= 2 {
-            self.tile::<M, K, 2>(m, col, partial);
+            self.tile::<M, F, 2>(m, col, partial);
             col += 2;
         }
         if col < self.n {
-            self.tile::<M, K, 1>(m, col, partial);
+            self.tile::<M, F, 1>(m, col, partial);
         }
     }
 
     /// Columns `col..col + COLS` of the result.
     #[inline(always)]
-    fn tile<M: Isa, K: Kind, const COLS: usize>(&self, m: M, col: usize, partial: &mut [f32]) {
+    fn tile<M: Isa, F: Unpack, const COLS: usize>(&self, m: M, col: usize, partial: &mut [f32]) {
         let rows = 2 * M::W;
         let partial = &mut partial[col * rows..(col + COLS) * rows];
         assert!(rows <= MAX_ROWS && self.len <= SPAN * DEPTH && self.len.is_multiple_of(32));
@@ -120,13 +102,13 @@ impl Chunk<'_> {
                 acc[c] = output::get(m, &partial[c * rows..]);
             }
         }
-        for g in 0..self.len / K::GROUP {
-            let (at, k) = (g * K::GROUP / SPAN, g * K::GROUP % SPAN);
+        for i in 0..self.len / 32 {
+            let (at, k) = (32 * i / SPAN, 32 * i % SPAN);
             // SAFETY: span `at` of columns up to `col + COLS`, by the assertion.
             let x = unsafe { self.x.as_ptr().add(at * self.n + col) };
             // SAFETY: as above, for all c below COLS.
             let x = |c: usize| unsafe { &*x.add(c) };
-            acc = self.group::<M, K, COLS>(m, g, k, x, acc);
+            acc = self.add::<M, F, COLS>(m, i, k, x, acc);
         }
         for c in 0..COLS {
             match &self.y {
@@ -136,56 +118,96 @@ impl Chunk<'_> {
         }
     }
 
-    /// Add the products of group `g`, whose activations start at `k` of their span.
+    /// Add the products of weights `32 * i..`, whose activations start at `k` of their span.
     #[inline(always)]
-    fn group<'x, M: Isa, K: Kind, const COLS: usize>(
+    fn add<'x, M: Isa, F: Unpack, const COLS: usize>(
+        &self,
+        m: M,
+        i: usize,
+        k: usize,
+        x: impl Fn(usize) -> &'x Span,
+        mut acc: [[M::WF; 2]; COLS],
+    ) -> [[M::WF; 2]; COLS] {
+        if F::GROUP == 32 {
+            let dots = self.dots::<M, F, COLS>(m, i, k, &x);
+            let scales = self.row(m, &self.panel.scales, i);
+            for c in 0..COLS {
+                let x_scale = m.wide_splat(x(c).scales[k / 32]);
+                for h in 0..2 {
+                    acc[c][h] = m.wide_fma(m.wide_to_f32(dots[c][h]), m.wide_mul(scales[h], x_scale), acc[c][h]);
+                }
+            }
+        } else {
+            // Two groups share the scale of the activations: it is applied to their sum.
+            let dots = self.dots::<M, F, COLS>(m, 2 * i, k, &x);
+            let scales = self.row(m, &self.panel.scales, 2 * i);
+            let mut sums = acc;
+            for c in 0..COLS {
+                for h in 0..2 {
+                    sums[c][h] = m.wide_mul(m.wide_to_f32(dots[c][h]), scales[h]);
+                }
+            }
+            let dots = self.dots::<M, F, COLS>(m, 2 * i + 1, k + 16, &x);
+            let scales = self.row(m, &self.panel.scales, 2 * i + 1);
+            for c in 0..COLS {
+                let x_scale = m.wide_splat(x(c).scales[k / 32]);
+                for h in 0..2 {
+                    let sum = m.wide_fma(m.wide_to_f32(dots[c][h]), scales[h], sums[c][h]);
+                    acc[c][h] = m.wide_fma(sum, x_scale, acc[c][h]);
+                }
+            }
+        }
+        if F::MINS {
+            for j in 0..32 / F::GROUP {
+                let mins = self.row(m, &self.panel.mins, 32 / F::GROUP * i + j);
+                for c in 0..COLS {
+                    let sum = if F::GROUP == 32 { x(c).sums_32[k / 32] } else { x(c).sums_16[k / 16 + j] };
+                    for h in 0..2 {
+                        acc[c][h] = m.wide_fma(mins[h], m.wide_splat(sum), acc[c][h]);
+                    }
+                }
+            }
+        }
+        acc
+    }
+
+    /// Row `g` of `[group, 2 * W]`.
+    #[inline(always)]
+    fn row<M: Isa>(&self, m: M, values: &[f32; MAX_ROWS * 16 * DEPTH], g: usize) -> [M::WF; 2] {
+        debug_assert!(g < 16 * DEPTH);
+        // SAFETY: the panel has 16 * DEPTH groups of at least 2 * W rows.
+        unsafe {
+            let row = values.as_ptr().add(g * 2 * M::W);
+            [m.wide_load(row), m.wide_load(row.add(M::W))]
+        }
+    }
+
+    /// The integer sums of group `g`, whose activations start at `k` of their span.
+    #[inline(always)]
+    fn dots<'x, M: Isa, F: Unpack, const COLS: usize>(
         &self,
         m: M,
         g: usize,
         k: usize,
         x: impl Fn(usize) -> &'x Span,
-        mut acc: [[M::WF; 2]; COLS],
-    ) -> [[M::WF; 2]; COLS] {
-        let rows = 2 * M::W;
-        let in_span = k / K::GROUP;
+    ) -> [[M::WI; 2]; COLS] {
         let mut dots = [[m.wide_isplat(0); 2]; COLS];
-        if !K::MINS {
+        if !F::MINS {
             for c in 0..COLS {
-                let sum = if K::GROUP == 32 { x(c).code_sums_32[in_span] } else { x(c).code_sums_16[in_span] };
-                dots[c] = [m.wide_isplat(-(i32::from(self.offset) * sum)); 2];
+                let x = x(c);
+                let sum = if F::GROUP == 32 { x.code_sums_32[k / 32] } else { x.code_sums_16[k / 16] };
+                dots[c] = [m.wide_isplat(-(i32::from(F::OFFSET) * sum)); 2];
             }
         }
-        for q in 0..K::GROUP / 4 {
-            let at = (g * (K::GROUP / 4) + q) * rows * 4;
+        for q in 0..F::GROUP / 4 {
+            let at = (g * (F::GROUP / 4) + q) * 2 * M::W * 4;
             // SAFETY: group g is inside the panel, which holds SPAN * DEPTH weights of MAX_ROWS rows; k + 4q + 4 is at most SPAN, and
             // the columns' spans follow each other.
             dots = unsafe {
                 let codes = self.panel.codes.as_ptr().add(at);
-                m.add_quads(K::BYTE, dots, codes, std::ptr::from_ref(x(0)).cast::<i8>().add(k + 4 * q))
+                m.add_quads(F::BYTE, dots, codes, std::ptr::from_ref(x(0)).cast::<i8>().add(k + 4 * q))
             };
         }
-        // SAFETY: group g is inside the panel.
-        let scales = unsafe { self.panel.scales.as_ptr().add(g * rows) };
-        // SAFETY: as above.
-        let scales = unsafe { [m.wide_load(scales), m.wide_load(scales.add(M::W))] };
-        for c in 0..COLS {
-            let x_scale = m.wide_splat(x(c).scales[k / 32]);
-            for h in 0..2 {
-                acc[c][h] = m.wide_fma(m.wide_to_f32(dots[c][h]), m.wide_mul(scales[h], x_scale), acc[c][h]);
-            }
-        }
-        if K::MINS {
-            // SAFETY: group g is inside the panel.
-            let mins = unsafe { self.panel.mins.as_ptr().add(g * rows) };
-            // SAFETY: as above.
-            let mins = unsafe { [m.wide_load(mins), m.wide_load(mins.add(M::W))] };
-            for c in 0..COLS {
-                let sum = if K::GROUP == 32 { x(c).sums_32[in_span] } else { x(c).sums_16[in_span] };
-                for h in 0..2 {
-                    acc[c][h] = m.wide_fma(mins[h], m.wide_splat(sum), acc[c][h]);
-                }
-            }
-        }
-        acc
+        dots
     }
 }

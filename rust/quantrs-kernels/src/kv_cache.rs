@@ -8,9 +8,9 @@
 //! - keys in blocks of 32 along the head (Q8_0, Q4_0): rows `[SPAN][head_dim]`, turned when they are read;
 //! - values: rows `[SPAN][head_dim]`.
 
-use crate::KernelError;
+use crate::{Disjoint, KernelError, Pool};
 use quantrs_blocks::{BlockFormat, Rows, by_name};
-use quantrs_simd::{Level, f16_bits};
+use quantrs_simd::Level;
 
 /// Positions allocated together.
 pub(crate) const SPAN: usize = 256;
@@ -125,28 +125,46 @@ impl KvCache {
     }
 
     /// Append positions: `k: [n, n_kv_heads * k_dim]`, `v: [n, n_kv_heads * v_dim]`.
-    pub fn append(&mut self, level: Level, k: &[f32], v: &[f32]) {
+    pub fn append(&mut self, pool: &Pool, level: Level, k: &[f32], v: &[f32]) {
         let KvShape { n_kv_heads, k_dim, v_dim } = self.shape;
         let n = k.len() / (n_kv_heads * k_dim);
         while self.spans.len() * SPAN < self.len + n {
             let bytes = |row_bytes: usize| vec![0; n_kv_heads * SPAN * row_bytes];
             self.spans.push(Span { k: bytes(self.k_row_bytes), v: bytes(self.v_row_bytes) });
         }
-        let rows = k.chunks_exact(n_kv_heads * k_dim).zip(v.chunks_exact(n_kv_heads * v_dim));
-        for (position, (k, v)) in (self.len..).zip(rows) {
-            let span = &mut self.spans[position / SPAN];
-            for head in 0..n_kv_heads {
+        let places: Vec<_> =
+            self.spans.iter_mut().map(|s| (Disjoint::new(&mut s.k[..]), Disjoint::new(&mut s.v[..]))).collect();
+        let (kv_type, k_row_bytes, v_row_bytes) = (self.kv_type, self.k_row_bytes, self.v_row_bytes);
+        let append = |head: usize| {
+            let mut key = vec![0; k_row_bytes];
+            for (i, position) in (self.len..self.len + n).enumerate() {
                 let at = head * SPAN + position % SPAN;
-                let (k, v) = (&k[head * k_dim..][..k_dim], &v[head * v_dim..][..v_dim]);
-                pack_row(level, self.kv_type, v, &mut span.v[at * self.v_row_bytes..][..self.v_row_bytes]);
-                if self.kv_type.keys_in_rows() {
-                    pack_row(level, self.kv_type, k, &mut span.k[at * self.k_row_bytes..][..self.k_row_bytes]);
+                let k = &k[(i * n_kv_heads + head) * k_dim..][..k_dim];
+                let v = &v[(i * n_kv_heads + head) * v_dim..][..v_dim];
+                let (k_place, v_place) = &places[position / SPAN];
+                // SAFETY: each head has its own stretch of a span, and its own task.
+                let out = unsafe { v_place.range(at * v_row_bytes, v_row_bytes) };
+                pack_row(level, kv_type, v, out);
+                if kv_type.keys_in_rows() {
+                    // SAFETY: as above.
+                    let out = unsafe { k_place.range(at * k_row_bytes, k_row_bytes) };
+                    pack_row(level, kv_type, k, out);
                 } else {
-                    let block = (at / BLOCK * BLOCK) * self.k_row_bytes;
-                    let block = &mut span.k[block..][..BLOCK * self.k_row_bytes];
-                    scatter(self.kv_type, k, at % BLOCK, block);
+                    pack_row(level, kv_type, k, &mut key);
+                    // SAFETY: as above; a stretch is whole blocks.
+                    let block = unsafe { k_place.range(at / BLOCK * BLOCK * k_row_bytes, BLOCK * k_row_bytes) };
+                    match kv_type {
+                        KvType::F32 => scatter::<4>(&key, at % BLOCK, block),
+                        _ => scatter::<2>(&key, at % BLOCK, block),
+                    }
                 }
             }
+        };
+        // Sharing out costs more than a few positions take.
+        if n < 8 {
+            (0..n_kv_heads).for_each(append)
+        } else {
+            pool.run(n_kv_heads, append)
         }
         self.len += n;
     }
@@ -195,19 +213,10 @@ fn pack_row(level: Level, kv_type: KvType, x: &[f32], out: &mut [u8]) {
     quantize(level, Rows { x, n_cols: x.len(), importance: None }, out);
 }
 
-/// Column `j` of a turned block.
-fn scatter(kv_type: KvType, x: &[f32], j: usize, block: &mut [u8]) {
-    match kv_type {
-        KvType::F32 => {
-            for (row, x) in block.chunks_exact_mut(4 * BLOCK).zip(x) {
-                row[4 * j..][..4].copy_from_slice(&x.to_le_bytes());
-            }
-        }
-        _ => {
-            for (row, x) in block.chunks_exact_mut(2 * BLOCK).zip(x) {
-                row[2 * j..][..2].copy_from_slice(&f16_bits(*x).to_le_bytes());
-            }
-        }
+/// Values of `WIDTH` bytes become column `j` of a turned block.
+fn scatter<const WIDTH: usize>(x: &[u8], j: usize, block: &mut [u8]) {
+    for (row, x) in block.chunks_exact_mut(WIDTH * BLOCK).zip(x.as_chunks::<WIDTH>().0) {
+        row[WIDTH * j..][..WIDTH].copy_from_slice(x);
     }
 }
 
@@ -231,8 +240,8 @@ mod tests {
             };
             let (k, v) = (rows(300, 128), rows(300, 64));
             let mut cache = KvCache::new(kv_type, SHAPE).unwrap();
-            cache.append(Level::detect(), &k[..128 * 7], &v[..64 * 7]);
-            cache.append(Level::detect(), &k[128 * 7..], &v[64 * 7..]);
+            cache.append(&Pool::new(2), Level::detect(), &k[..128 * 7], &v[..64 * 7]);
+            cache.append(&Pool::new(2), Level::detect(), &k[128 * 7..], &v[64 * 7..]);
             assert_eq!(cache.len(), 300);
             let (mut keys, mut values, mut scratch) = (vec![[0.0; BLOCK]; 64], vec![0.0; BLOCK * 32], Vec::new());
             for first in [0, 32, 256, 288] {
@@ -267,7 +276,7 @@ mod tests {
     fn memory_grows_by_spans_and_is_given_back() {
         let mut cache = KvCache::new(KvType::F16, SHAPE).unwrap();
         assert_eq!(cache.n_bytes(), 0);
-        cache.append(Level::detect(), &rows(257, 128), &rows(257, 64));
+        cache.append(&Pool::new(2), Level::detect(), &rows(257, 128), &rows(257, 64));
         assert_eq!(cache.n_bytes(), 2 * SPAN * 2 * (64 + 32) * 2);
         cache.truncate(256);
         assert_eq!((cache.len(), cache.n_bytes()), (256, SPAN * 2 * (64 + 32) * 2));

@@ -28,6 +28,7 @@ mod pool;
 mod rope;
 mod rows;
 mod scores;
+mod tasks;
 mod unpack;
 
 pub use activations::{Activations, Precision};
@@ -36,7 +37,7 @@ pub use bandwidth::read_bandwidth;
 pub use disjoint::Disjoint;
 pub use error::KernelError;
 pub use kv_cache::{KvCache, KvShape, KvType};
-pub use matmul::matmul;
+pub use matmul::{matmul, matmul_each};
 pub use matmul_i8::matmul_i8;
 pub use matrix::Matrix;
 pub use pool::Pool;

@@ -3,12 +3,13 @@
 use crate::activations::Activations;
 use crate::float::{self, FloatPanel};
 use crate::isa::{Isa, Machine, with_isa};
-use crate::output::Output;
 use crate::panel::{MAX_ROWS, Panel};
+use crate::tasks::cut;
 use crate::unpack::{ForFormat, Unpack, for_format};
 use crate::{Disjoint, Matrix, Pool, Precision, gemm, gemv};
 use quantrs_simd::Level;
 use std::cell::RefCell;
+use std::ops::Range;
 
 /// Columns from which unpacking a panel pays.
 const PANEL_COLS: usize = 4;
@@ -20,37 +21,70 @@ const PANEL_COLS: usize = 4;
 ///           the order of the sums differs.
 /// Panics when the shapes do not belong together, or when float weights meet activations that were packed as int8.
 pub fn matmul(pool: &Pool, level: Level, w: &Matrix<'_>, x: &Activations, y: &mut [f32]) {
-    multiply(pool, level, Machine::of(level), w, x, y);
+    multiply(pool, level, Machine::of(level), x, &mut [(*w, y)]);
 }
 
-/// As [`matmul`], on a given machine.
-pub(crate) fn multiply(pool: &Pool, level: Level, machine: Machine, w: &Matrix<'_>, x: &Activations, y: &mut [f32]) {
+/// Several products with the same activations, each as [`matmul`], in one go: threads wait for each other once.
+pub fn matmul_each(pool: &Pool, level: Level, x: &Activations, products: &mut [(Matrix<'_>, &mut [f32])]) {
+    multiply(pool, level, Machine::of(level), x, products);
+}
+
+/// As [`matmul_each`], on a given machine.
+pub(crate) fn multiply(
+    pool: &Pool,
+    level: Level,
+    machine: Machine,
+    x: &Activations,
+    products: &mut [(Matrix<'_>, &mut [f32])],
+) {
     let n = x.n();
-    assert_eq!(x.n_cols(), w.n_cols(), "weights and activations differ in their columns");
-    assert_eq!(y.len(), n * w.n_rows(), "the result has {n} rows of {}", w.n_rows());
-    let job = Job { pool, level, machine, w, x, y: Disjoint::new(y) };
-    if x.precision() == Precision::Float {
-        job.in_floats();
+    let float = x.precision() == Precision::Float;
+    let panels = n >= if float { float::PANEL_COLS } else { PANEL_COLS };
+    let panel_rows = with_isa!(machine, m => panel_rows(m));
+    let products: Vec<_> = products
+        .iter_mut()
+        .map(|(w, y)| {
+            assert_eq!(x.n_cols(), w.n_cols(), "weights and activations differ in their columns");
+            assert_eq!(y.len(), n * w.n_rows(), "the result has {n} rows of {}", w.n_rows());
+            let run = if float { Some(in_floats as Run) } else { for_format(w.format().name, Integers { panels }) };
+            let run = run.unwrap_or_else(|| {
+                panic!("{} weights take activations packed as Precision::Float only", w.format().name)
+            });
+            (run, Product { level, machine, panels, w: *w, x, y: Disjoint::new(y) })
+        })
+        .collect();
+    let row_work = |w: &Matrix<'_>| if panels { w.n_cols() } else { w.row_bytes() };
+    let shapes: Vec<_> = products.iter().map(|(_, p)| (p.w.n_rows(), row_work(&p.w))).collect();
+    let tasks = if panels {
+        cut(&shapes, pool.threads(), panel_rows, 0, MAX_PANELS * panel_rows * x.n_cols())
     } else {
-        let done = for_format(w.format().name, &job);
-        assert!(done.is_some(), "{} weights take activations packed as Precision::Float only", w.format().name);
-    }
+        cut(&shapes, pool.threads(), 1, MIN_TASK_BYTES, MAX_TASK_BYTES)
+    };
+    pool.run(tasks.len(), |i| {
+        let (run, product) = &products[tasks[i].product];
+        run(product, tasks[i].rows.clone());
+    });
 }
 
-/// Bytes of weights of a task of dot products, at most.
-const TASK_BYTES: usize = 1 << 18;
+/// Bytes of weights of a task of dot products.
+const MIN_TASK_BYTES: usize = 1 << 14;
+const MAX_TASK_BYTES: usize = 1 << 18;
 /// Panels of a task, at most.
 const MAX_PANELS: usize = 4;
 
-struct Job<'a> {
-    pool: &'a Pool,
+struct Product<'a> {
     level: Level,
     machine: Machine,
-    w: &'a Matrix<'a>,
+    /// Whether there are enough columns to unpack panels for.
+    panels: bool,
+    w: Matrix<'a>,
     x: &'a Activations,
     /// `[n, n_rows]`
     y: Disjoint<'a, f32>,
 }
+
+/// Compute some rows of a product, which no other task has.
+type Run = fn(&Product<'_>, Range<usize>);
 
 /// What a thread keeps from product to product.
 struct Scratch {
@@ -68,42 +102,54 @@ thread_local! {
     });
 }
 
-impl Job<'_> {
-    /// Rows of a task of dot products: enough tasks for all threads, and long stretches of memory, because each starts cold.
-    fn task_rows(&self) -> usize {
-        let stretch = TASK_BYTES / self.w.row_bytes().max(1);
-        (self.w.n_rows() / (8 * self.pool.threads())).clamp(1, stretch.max(1))
+fn in_floats(p: &Product<'_>, rows: Range<usize>) {
+    let (w, x, n) = (&p.w, p.x.float_spans(), p.x.n());
+    if p.panels {
+        p.in_panels(rows, |scratch, rows| {
+            let Scratch { float_panel, partial, .. } = scratch;
+            with_isa!(p.machine, m => float::multiply_panels(m, p.level, float_panel, w, rows, x, n, partial, &p.y));
+        });
+    } else {
+        with_isa!(p.machine, m => {
+            p.in_rows(rows, #[inline(always)] |r, i| float::dot_row(m, p.level, w, r, &x[i..], n));
+        });
+    }
+}
+
+fn in_integer_panels<F: Unpack>(p: &Product<'_>, rows: Range<usize>) {
+    let (w, x, n) = (&p.w, p.x.spans(), p.x.n());
+    p.in_panels(rows, |scratch, rows| {
+        let Scratch { panel, partial, .. } = scratch;
+        with_isa!(p.machine, m => gemm::multiply_panels::<_, F>(m, panel, w, rows, x, n, partial, &p.y));
+    });
+}
+
+fn in_integer_rows<F: Unpack>(p: &Product<'_>, rows: Range<usize>) {
+    let (w, x, n) = (&p.w, p.x.spans(), p.x.n());
+    with_isa!(p.machine, m => {
+        p.in_rows(rows, #[inline(always)] |r, i| gemv::dot_row::<_, F>(m, w.row(r), w.n_cols(), &x[i..], n));
+    });
+}
+
+impl Product<'_> {
+    fn in_panels(&self, rows: Range<usize>, multiply: impl FnOnce(&mut Scratch, Range<usize>)) {
+        let panel_rows = with_isa!(self.machine, m => panel_rows(m));
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.partial.resize(rows.len().next_multiple_of(panel_rows) * self.x.n(), 0.0);
+            multiply(scratch, rows);
+        });
     }
 
-    fn in_floats(&self) {
-        let (n, n_rows) = (self.x.n(), self.w.n_rows());
-        if n >= float::PANEL_COLS {
-            let rows = with_isa!(self.machine, m => panel_rows(m));
-            self.pool.run(n_rows.div_ceil(rows), |task| {
-                SCRATCH.with_borrow_mut(|scratch| {
-                    let Scratch { float_panel, partial, .. } = scratch;
-                    partial.resize(n * rows, 0.0);
-                    let (w, x, first) = (self.w, self.x.float_spans(), task * rows);
-                    let y = Output { y: &self.y, n_rows, first, len: rows.min(n_rows - first) };
-                    with_isa!(self.machine, m => {
-                        float::multiply_panel(m, self.level, float_panel, w, x, n, partial, &y);
-                    });
-                });
-            });
-        } else {
-            let rows = self.task_rows();
-            self.pool.run(n_rows.div_ceil(rows), |task| {
-                with_isa!(self.machine, m => {
-                    for r in task * rows..n_rows.min((task + 1) * rows) {
-                        for i in 0..n {
-                            let dot = float::dot_row(m, self.level, self.w, r, &self.x.float_spans()[i..], n);
-                            // SAFETY: row r belongs to this task alone.
-                            let y = unsafe { self.y.range(i * n_rows + r, 1) };
-                            y[0] = dot;
-                        }
-                    }
-                });
-            });
+    /// `dot(r, i)` for all rows r and columns i.
+    #[inline(always)]
+    fn in_rows(&self, rows: Range<usize>, dot: impl Fn(usize, usize) -> f32) {
+        for r in rows {
+            for i in 0..self.x.n() {
+                let dot = dot(r, i);
+                // SAFETY: row r belongs to this task alone.
+                let y = unsafe { self.y.range(i * self.w.n_rows() + r, 1) };
+                y[0] = dot;
+            }
         }
     }
 }
@@ -114,38 +160,15 @@ fn panel_rows<M: Isa>(_: M) -> usize {
     2 * M::W
 }
 
-impl ForFormat for &Job<'_> {
-    type Output = ();
+struct Integers {
+    panels: bool,
+}
 
-    fn call<F: Unpack>(self) {
-        let (n, n_rows) = (self.x.n(), self.w.n_rows());
-        if n >= PANEL_COLS {
-            let panel_rows = with_isa!(self.machine, m => panel_rows(m));
-            let rows = panel_rows * (n_rows / panel_rows / (4 * self.pool.threads())).clamp(1, MAX_PANELS);
-            self.pool.run(n_rows.div_ceil(rows), |task| {
-                SCRATCH.with_borrow_mut(|scratch| {
-                    let Scratch { panel, partial, .. } = scratch;
-                    let here = task * rows..n_rows.min((task + 1) * rows);
-                    partial.resize(here.len().next_multiple_of(panel_rows) * n, 0.0);
-                    let (w, x) = (self.w, self.x.spans());
-                    with_isa!(self.machine, m => gemm::multiply_panels::<_, F>(m, panel, w, here, x, n, partial, &self.y));
-                });
-            });
-        } else {
-            let rows = self.task_rows();
-            self.pool.run(n_rows.div_ceil(rows), |task| {
-                with_isa!(self.machine, m => {
-                    for r in task * rows..n_rows.min((task + 1) * rows) {
-                        for i in 0..n {
-                            let dot = gemv::dot_row::<_, F>(m, self.w.row(r), self.w.n_cols(), &self.x.spans()[i..], n);
-                            // SAFETY: row r belongs to this task alone.
-                            let y = unsafe { self.y.range(i * n_rows + r, 1) };
-                            y[0] = dot;
-                        }
-                    }
-                });
-            });
-        }
+impl ForFormat for Integers {
+    type Output = Run;
+
+    fn call<F: Unpack>(self) -> Run {
+        if self.panels { in_integer_panels::<F> } else { in_integer_rows::<F> }
     }
 }
 
@@ -216,7 +239,7 @@ mod tests {
         x.pack(&pool, level, &inputs, n_cols, precision);
         for machine in Machine::all(level) {
             let mut y = vec![f32::NAN; n * n_rows];
-            multiply(&pool, level, machine, &w, &x, &mut y);
+            multiply(&pool, level, machine, &x, &mut [(w, &mut y)]);
             for i in 0..n {
                 let input: Vec<f64> = if precision == Precision::Float {
                     inputs[i * n_cols..][..n_cols].iter().map(|&x| f64::from(x)).collect()
@@ -293,6 +316,39 @@ mod tests {
             let some = product(2, &w.rows(33..35));
             for i in 0..n {
                 assert_eq!(some[2 * i..2 * i + 2], all[i * n_rows + 33..i * n_rows + 35]);
+            }
+        }
+    }
+
+    #[test]
+    fn products_made_together_are_those_made_alone() {
+        let (pool, level) = (Pool::new(3), Level::detect());
+        let mut noise = Noise(2);
+        let n_cols = 512;
+        for (names, precision) in
+            [(["Q4_K", "Q8_0", "Q6_K"], Precision::Int8), (["F16", "F32", "Q4_0"], Precision::Float)]
+        {
+            for n in [1, 9] {
+                let inputs: Vec<f32> = (0..n * n_cols).map(|_| noise.uniform()).collect();
+                let mut x = Activations::new();
+                x.pack(&pool, level, &inputs, n_cols, precision);
+                let formats = names.map(|name| quantrs_blocks::by_name(name).unwrap());
+                let n_rows = [70, 1, 200];
+                let data: Vec<Vec<u8>> = formats
+                    .iter()
+                    .zip(n_rows)
+                    .map(|(f, r)| random_blocks(f, r * n_cols / f.block_len, &mut noise))
+                    .collect();
+                let matrix = |i: usize| Matrix::new(formats[i], &data[i], n_rows[i], n_cols).unwrap();
+                let mut together: Vec<_> = n_rows.map(|r| vec![f32::NAN; n * r]).into();
+                let mut products: Vec<_> =
+                    together.iter_mut().enumerate().map(|(i, y)| (matrix(i), &mut y[..])).collect();
+                matmul_each(&pool, level, &x, &mut products);
+                for (i, together) in together.iter().enumerate() {
+                    let mut alone = vec![0.0; n * n_rows[i]];
+                    matmul(&pool, level, &matrix(i), &x, &mut alone);
+                    assert!(alone.iter().zip(together).all(|(a, b)| a.to_bits() == b.to_bits()), "{} of {n}", names[i]);
+                }
             }
         }
     }
