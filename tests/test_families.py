@@ -121,6 +121,13 @@ def test_ids_outside_the_vocabulary_are_refused(ids: list[int], message: str, tm
         qr.Session(write(tmp_path, MODELS["llama"])).logits(ids)
 
 
+@pytest.mark.parametrize("ids", [[1.5], ["a"], "text", None, [[1, 2]], np.zeros((2, 2), np.int64)])
+def test_ids_are_whole_numbers(ids: object, tmp_path: Path) -> None:
+    session = qr.Session(write(tmp_path, MODELS["llama"]))
+    with pytest.raises(qr.InputError, match=r"tokens: found .* expected a sequence of whole numbers"):
+        session.logits(ids)  # type: ignore[arg-type]
+
+
 def damaged() -> Iterator[tuple[str, Model, type[Exception], str]]:
     """What is wrong, the model, the error and words of its message."""
     llama = MODELS["llama"]

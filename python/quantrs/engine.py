@@ -1,5 +1,6 @@
 """Run a GGUF model: load it, give it tokens, get logits."""
 
+import operator
 import os
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
@@ -184,7 +185,7 @@ class Session:
             penalty_last_n=penalty_last_n,
             seed=seed,
         )
-        ids = self.tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else [int(i) for i in prompt]
+        ids = self.tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else _token_ids(prompt)
         return Generation(
             self.engine, self.tokenizer, ids, max_tokens=max_tokens, stop=stop, ignore_eos=ignore_eos, reuse=reuse, sampling=sampling
         )
@@ -315,12 +316,12 @@ class Session:
             A result is not finite: the weights are damaged.
         """
         self.engine.reset()
-        return self.engine.forward([int(i) for i in ids], "all")
+        return self.engine.forward(_token_ids(ids), "all")
 
     def hidden(self, ids: "Sequence[int] | npt.NDArray[np.integer]") -> "npt.NDArray[np.float32]":
         """What the output matrix is multiplied with, after each token of a fresh context: float32 ``[n, n_embd]``."""
         self.engine.reset()
-        return self.engine.forward([int(i) for i in ids], "hidden")
+        return self.engine.forward(_token_ids(ids), "hidden")
 
     def perplexity(self, text: str, *, ctx: int = 512) -> "Perplexity":
         """How well the model predicts a text, as ``llama-perplexity`` defines it.
@@ -407,7 +408,16 @@ class Session:
             float32 ``[n, in_features]`` by name; for a tensor of experts ``NAME[expert]`` with the tokens routed there.
         """
         self.engine.reset()
-        return self.engine.trace([int(i) for i in ids], tensors=list(tensors), hidden=hidden)
+        return self.engine.trace(_token_ids(ids), tensors=list(tensors), hidden=hidden)
 
     def __repr__(self) -> str:
         return f"Session({self.path!r}, n_ctx={self.n_ctx}, n_vocab={self.n_vocab})"
+
+
+def _token_ids(ids: "Sequence[int] | npt.NDArray[np.integer]") -> list[int]:
+    """Whole numbers only: a fraction or a text is a mistake that `int` would hide."""
+    try:
+        return [operator.index(i) for i in ids]
+    except TypeError as error:
+        found = " ".join(repr(ids).split())
+        raise InputError(f"tokens: found {found:.60}, expected a sequence of whole numbers; tokenize() gives them for a text") from error
