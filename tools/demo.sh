@@ -7,7 +7,9 @@ source_file=$(find "$1" -name '*.gguf' | head -n 1)
 written=models/$(basename "$source_file" .gguf | sed 's/\.Q[0-9_]*$//').$2.gguf
 
 show() {
-    printf '\n$ %s\n' "$*"
+    printf '\n$'
+    for word in "$@"; do [[ $word == *\ * ]] && printf ' "%s"' "$word" || printf ' %s' "$word"; done
+    printf '\n'
     "$@"
 }
 
