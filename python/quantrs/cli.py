@@ -4,11 +4,16 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from quantrs.cli_parser import Command, build_parser, quantize_options
 from quantrs.errors import InputError, QuantrsError, UsageError
+
+if TYPE_CHECKING:
+    from quantrs.progress import Watcher
 
 __all__ = ["COMMANDS", "main"]
 
@@ -38,7 +43,7 @@ def quantize(args: argparse.Namespace) -> int:
     from quantrs.pipeline import quantize_gguf
 
     watcher = progress.for_stderr()
-    try:
+    with _telling_how_to_resume(args, watcher):
         report = quantize_gguf(
             args.src,
             args.dst,
@@ -49,22 +54,52 @@ def quantize(args: argparse.Namespace) -> int:
             measure=args.error,
             watcher=watcher,
         )
-    except BaseException:
-        if watcher.kept_files:
-            _complain(f"what is done so far is kept beside {args.dst}; go on with:\n  {_resume_line()}")
-        raise
     _show(args, report.to_json, lambda: str(report))
     return _DONE
 
 
+def convert(args: argparse.Namespace) -> int:
+    """Write a model of floats in the other container."""
+    from quantrs import progress
+    from quantrs.conversion import convert as convert_model
+
+    watcher = progress.for_stderr()
+    with _telling_how_to_resume(args, watcher):
+        report = convert_model(
+            args.src,
+            args.dst,
+            to=args.to,
+            max_shard_bytes=args.max_shard_size,
+            pre=args.pre,
+            arch=args.arch,
+            threads=args.threads,
+            force=args.force,
+            resume=args.resume,
+            watcher=watcher,
+        )
+    _show(args, report.to_json, lambda: str(report))
+    return _DONE
+
+
+@contextmanager
+def _telling_how_to_resume(args: argparse.Namespace, watcher: "Watcher") -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        if watcher.kept_files:
+            _complain(f"what is done so far is kept beside {args.dst}; go on with:\n  {_resume_line()}")
+        raise
+
+
 def plan(args: argparse.Namespace) -> int:
     """Show the plan, also of a job that `quantize` would refuse."""
-    from quantrs._native import Gguf
+    from quantrs.open_model import open_model
     from quantrs.plan import Plan
     from quantrs.plan_text import plan_text
 
-    source = Gguf.open(args.src)
-    planned = Plan.for_gguf(source, quantize_options(args))
+    options = quantize_options(args)
+    source = open_model(args.src, pre=options.pre, arch=options.arch)
+    planned = Plan.for_gguf(source, options)
     for text in (*source.notices, *planned.notices, *(f"quantize would refuse: {text}" for text in planned.refusals)):
         _complain(text)
     _show(args, planned.to_json, lambda: plan_text(planned))
@@ -73,10 +108,10 @@ def plan(args: argparse.Namespace) -> int:
 
 def inspect(args: argparse.Namespace) -> int:
     """Show a header."""
-    from quantrs._native import Gguf
     from quantrs.inspection import Inspection
+    from quantrs.open_model import open_model
 
-    inspection = Inspection(Gguf.open(args.file), args.all)
+    inspection = Inspection(open_model(args.file), args.all)
     _show(args, inspection.to_json, lambda: str(inspection))
     return _DONE
 
@@ -159,6 +194,7 @@ def doctor(args: argparse.Namespace) -> int:
 
 COMMANDS: dict[str, Command] = {
     "quantize": quantize,
+    "convert": convert,
     "plan": plan,
     "inspect": inspect,
     "verify": verify,

@@ -1,6 +1,7 @@
 """The words of the command line: commands, options, help. Made with argparse, which starts in a few milliseconds."""
 
 import argparse
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,8 @@ __all__ = ["Command", "build_parser", "quantize_options"]
 
 _LEAST_CTX = 8
 """`quantrs.evaluation.MIN_CTX`, which is not imported here because start-up counts."""
+
+_MODEL = "GGUF model (of a split one, the first file) or checkpoint folder"
 
 Command = Callable[[argparse.Namespace], int]
 """Does the work of a command, and returns the exit code."""
@@ -40,20 +43,40 @@ def build_parser(version: str, commands: dict[str, Command]) -> argparse.Argumen
 
     sub = add(
         "quantize",
-        "quantize a GGUF model",
+        "quantize a model",
         details=(
+            "SRC is a GGUF file or a checkpoint folder (config.json, *.safetensors, tokenizer), which is read in one pass.\n"
             "DST appears under its name only when it is whole. A run that was broken off leaves\n"
             ".DST.quantrs-part and .DST.quantrs-journal beside it, and goes on from there with --resume."
         ),
-        examples="quantize model-f16.gguf model-q4_k_m.gguf --to Q4_K_M --imatrix model.imatrix.gguf",
+        examples=(
+            "quantize model-f16.gguf model-q4_k_m.gguf --to Q4_K_M --imatrix model.imatrix.gguf\n"
+            "quantize SmolLM2-135M/ model-q4_k_m.gguf --to Q4_K_M"
+        ),
     )
-    sub.add_argument("src", metavar="SRC", help="GGUF model; of a split one, the first file")
+    sub.add_argument("src", metavar="SRC", help=_MODEL)
     sub.add_argument("dst", metavar="DST", help="file to write")
     _add_plan_options(sub)
-    _add_threads(sub)
-    sub.add_argument("--force", action="store_true", help="replace DST if it exists")
-    sub.add_argument("--resume", action="store_true", help="go on with a run that was broken off")
+    _add_source_options(sub)
+    _add_writing(sub)
     sub.add_argument("--error", action="store_true", help="measure the error of every tensor group against the source")
+    _add_output(sub)
+
+    sub = add(
+        "convert",
+        "convert between GGUF and checkpoint folders",
+        details=(
+            "A DST that ends in .gguf is written as GGUF, any other is made a folder: config.json, *.safetensors, tokenizer.\n"
+            "Quantized tensors become floats; quantize writes quantized ones."
+        ),
+        examples="convert SmolLM2-135M/ model-bf16.gguf\nconvert model-q4_k_m.gguf SmolLM2-135M-again/ --to F16",
+    )
+    sub.add_argument("src", metavar="SRC", help=_MODEL)
+    sub.add_argument("dst", metavar="DST", help="file.gguf or folder to write")
+    sub.add_argument("--to", metavar="TYPE", type=str.upper, choices=("F32", "F16", "BF16"), help="type of matrices; the source's unless given")
+    sub.add_argument("--max-shard-size", metavar="SIZE", type=_byte_count, default=5 * 10**9, help="of each *.safetensors, 5GB unless given")
+    _add_source_options(sub)
+    _add_writing(sub)
     _add_output(sub)
 
     sub = add(
@@ -62,8 +85,9 @@ def build_parser(version: str, commands: dict[str, Command]) -> argparse.Argumen
         details="The type of each tensor, why, and the exact size of the file. What quantize would refuse is said on standard error.",
         examples="plan model-f16.gguf --to Q4_K_M --tensor-type attn_v=q8_0",
     )
-    sub.add_argument("src", metavar="SRC", help="GGUF model; of a split one, the first file")
+    sub.add_argument("src", metavar="SRC", help=_MODEL)
     _add_plan_options(sub)
+    _add_source_options(sub)
     _add_output(sub)
 
     sub = add("inspect", "show what a GGUF file holds", details="Metadata, tensors, bits per weight.", examples="inspect model.gguf --json")
@@ -101,7 +125,7 @@ def build_parser(version: str, commands: dict[str, Command]) -> argparse.Argumen
         ),
         examples='run model.Q4_K_M.gguf -p "Once upon a time" -n 100\nrun model.Q4_K_M.gguf -f - --temp 0 < prompt.txt',
     )
-    sub.add_argument("model", metavar="MODEL", help="GGUF model; of a split one, the first file")
+    sub.add_argument("model", metavar="MODEL", help=_MODEL)
     prompt = sub.add_mutually_exclusive_group(required=True)
     prompt.add_argument("-p", "--prompt", metavar="TEXT", help="what to go on with")
     prompt.add_argument(
@@ -123,7 +147,7 @@ def build_parser(version: str, commands: dict[str, Command]) -> argparse.Argumen
         ),
         examples='chat model.Q4_K_M.gguf --system "Answer in one sentence."\nchat model.Q4_K_M.gguf --message "What is a tensor?" -n 200',
     )
-    sub.add_argument("model", metavar="MODEL", help="GGUF model; of a split one, the first file")
+    sub.add_argument("model", metavar="MODEL", help=_MODEL)
     sub.add_argument("--message", metavar="TEXT", help="answer this, and leave")
     sub.add_argument("--system", metavar="TEXT", help="the system message")
     _add_generation(sub)
@@ -140,7 +164,7 @@ def build_parser(version: str, commands: dict[str, Command]) -> argparse.Argumen
         ),
         examples="eval model.Q4_K_M.gguf --text wiki.test.raw\neval model.Q4_K_M.gguf --text wiki.test.raw --reference model-f16.gguf",
     )
-    sub.add_argument("model", metavar="MODEL", help="GGUF model; of a split one, the first file")
+    sub.add_argument("model", metavar="MODEL", help=_MODEL)
     sub.add_argument("--text", metavar="FILE", required=True, help="plain text, UTF-8, of at least twice --ctx tokens")
     sub.add_argument("--reference", metavar="MODEL", help="model to compare with, of the same vocabulary")
     sub.add_argument("--ctx", metavar="N", type=_count_from(_LEAST_CTX), default=512, help="tokens per chunk, 512 unless given")
@@ -157,7 +181,7 @@ def build_parser(version: str, commands: dict[str, Command]) -> argparse.Argumen
         ),
         examples="bench model.Q4_K_M.gguf -p 512 -n 128 -r 5",
     )
-    sub.add_argument("model", metavar="MODEL", help="GGUF model; of a split one, the first file")
+    sub.add_argument("model", metavar="MODEL", help=_MODEL)
     sub.add_argument("-p", "--n-prompt", metavar="N", type=_counts, default=(512,), help="lengths of prompts, 512 unless given")
     sub.add_argument("-n", "--n-gen", metavar="N", type=_counts, default=(128,), help="tokens to generate, 128 unless given")
     sub.add_argument("-d", "--depth", metavar="N", type=_counts, default=(0,), help="tokens in the context before, 0 unless given")
@@ -203,6 +227,8 @@ def quantize_options(args: argparse.Namespace) -> QuantizeOptions:
         prune_layers=parse_prune_layers(args.prune_layers) if args.prune_layers is not None else (),
         keep_split=args.keep_split,
         allow_requantize=args.allow_requantize,
+        pre=args.pre,
+        arch=args.arch,
     )
 
 
@@ -228,6 +254,19 @@ def _add_plan_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--leave-output-tensor", action="store_true", help="copy output.weight")
     sub.add_argument("--keep-split", action="store_true", help="write as many files as the source has")
     sub.add_argument("--allow-requantize", action="store_true", help="accept a source that is quantized already")
+
+
+def _add_source_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--pre", metavar="NAME", help="pre-tokenizer of a checkpoint folder, where its own is not recognised")
+    sub.add_argument(
+        "--arch", metavar="NAME", choices=("generic",), help="generic: keep a folder's tensors as they are called, whatever model it is"
+    )
+
+
+def _add_writing(sub: argparse.ArgumentParser) -> None:
+    _add_threads(sub)
+    sub.add_argument("--force", action="store_true", help="replace DST if it exists")
+    sub.add_argument("--resume", action="store_true", help="go on with a run that was broken off")
 
 
 def _add_threads(sub: argparse.ArgumentParser) -> None:
@@ -304,6 +343,14 @@ def _count_from(least: int, end: int = 2**31) -> Callable[[str], int]:
         return int(text)
 
     return count
+
+
+def _byte_count(text: str) -> int:
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([KMGT]?)(i?)B?", text, re.IGNORECASE)
+    n_bytes = int(float(match[1]) * (1024 if match[3] else 1000) ** " KMGT".index(match[2].upper() or " ")) if match else 0
+    if n_bytes < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a size such as 5GB, 500MB or 4GiB")
+    return n_bytes
 
 
 def _counts(text: str) -> tuple[int, ...]:

@@ -55,6 +55,10 @@ class QuantizeOptions:
     """Write as many files as the source has."""
     allow_requantize: bool = False
     """Accept source tensors that are quantized already."""
+    pre: str | None = None
+    """Name of the pre-tokenizer, for a checkpoint folder."""
+    arch: str | None = None
+    """``generic`` keeps the tensors of a checkpoint folder as they are called."""
 
     def __post_init__(self) -> None:
         if self.include_weights and self.exclude_weights:

@@ -11,6 +11,7 @@ from quantrs import threads as thread_counts
 from quantrs.errors import InputError
 from quantrs.fingerprint import fingerprint
 from quantrs.journal import Journal, part_path
+from quantrs.open_model import open_model
 from quantrs.options import QuantizeOptions
 from quantrs.plan import Plan
 from quantrs.progress import Watcher, run_watched
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from quantrs.journal import Job, Record
     from quantrs.plan import TensorPlan
 
-__all__ = ["quantize_checkpoint", "quantize_gguf"]
+__all__ = ["carry_out", "quantize_checkpoint", "quantize_gguf"]
 
 
 def quantize_checkpoint(
@@ -44,18 +45,21 @@ def quantize_checkpoint(
     prune_layers: Sequence[int] = (),
     keep_split: bool = False,
     allow_requantize: bool = False,
+    pre: str | None = None,
+    arch: str | None = None,
     threads: int | None = None,
     force: bool = False,
     resume: bool = False,
     measure: bool = False,
     watcher: Watcher | None = None,
 ) -> Report:
-    """Quantize a GGUF model into another GGUF file: what ``quantrs quantize`` does, as one call.
+    """Quantize a model into a GGUF file: what ``quantrs quantize`` does, as one call.
 
     Parameters
     ----------
     src, dst : path-like
-        The model (of a split one, its first file), and the file to write. Nothing has the name `dst` before it is whole.
+        The model, a GGUF file (of a split one, the first) or a checkpoint folder, and the file to write. Nothing has the name `dst`
+        before it is whole.
     scheme : str
         File type, in any letter case: ``"Q4_K_M"``, ``"IQ4_XS"``, ``"F16"``, ``"COPY"`` ...
     imatrix : path-like, optional
@@ -80,6 +84,10 @@ def quantize_checkpoint(
         Write as many files as the source has.
     allow_requantize : bool
         Accept a source that is quantized already.
+    pre : str, optional
+        Name of the pre-tokenizer, for a checkpoint folder whose own cannot be recognised.
+    arch : str, optional
+        ``"generic"``: keep the tensors of a checkpoint folder as they are called, whatever model they belong to.
     threads : int, optional
         By default all CPUs that the process may use. The bytes do not depend on it.
     force : bool
@@ -125,6 +133,8 @@ def quantize_checkpoint(
         prune_layers=tuple(prune_layers),
         keep_split=keep_split,
         allow_requantize=allow_requantize,
+        pre=pre,
+        arch=arch,
     )
     return quantize_gguf(src, dst, options, threads=threads, force=force, resume=resume, measure=measure, watcher=watcher or Watcher())
 
@@ -142,17 +152,36 @@ def quantize_gguf(
 ) -> Report:
     """`quantize_checkpoint` with its options as one record."""
     started = time.perf_counter()
-    threads = thread_counts.checked(threads)
-    source = _native.Gguf.open(src)
+    source = open_model(src, pre=options.pre, arch=options.arch)
     plan = Plan.for_gguf(source, options, os.fspath(dst))
+    inputs = [*source.files, *(path for path in (options.imatrix, options.recipe) if path)]
+    output.check_names(plan, inputs)
+    return carry_out(
+        source, plan, Path(dst), started=started, threads=threads, force=force, resume=resume, measure=measure, watcher=watcher
+    )
+
+
+def carry_out(
+    source: "_native.Gguf",
+    plan: Plan,
+    dst: Path,
+    *,
+    started: float,
+    threads: int | None,
+    force: bool,
+    resume: bool,
+    measure: bool,
+    watcher: Watcher,
+) -> Report:
+    """Write what is planned, under a journal named after `dst`."""
+    threads = thread_counts.checked(threads)
     plan.check()
-    output.check_names(plan, [*source.files, *(path for path in (options.imatrix, options.recipe) if path)])
     for text in (*source.notices, *plan.notices):
         watcher.notice(text)
     watcher.planned(plan)
     job = fingerprint(source, plan)
 
-    with Journal.lock(Path(dst)) as journal:
+    with Journal.lock(dst) as journal:
         done = _take_up(journal, job, plan, force=force, resume=resume)
         if done is None:
             return _report(source, plan, started, already_complete=True)

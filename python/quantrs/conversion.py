@@ -1,0 +1,99 @@
+"""Models of floats from one container to the other: what ``quantrs convert`` does."""
+
+import os
+import time
+from collections import Counter
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantrs.errors import InputError, UsageError
+from quantrs.open_model import open_model
+from quantrs.options import QuantizeOptions
+from quantrs.pipeline import quantize_gguf
+from quantrs.progress import Watcher
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from quantrs._native import Gguf
+    from quantrs.report import Report
+
+__all__ = ["DEFAULT_SHARD_BYTES", "convert"]
+
+DEFAULT_SHARD_BYTES = 5 * 10**9
+"""As ``save_pretrained`` cuts its files."""
+
+_FLOATS = ("F32", "F16", "BF16")
+
+
+def convert(
+    src: "str | PathLike[str]",
+    dst: "str | PathLike[str]",
+    *,
+    to: str | None = None,
+    max_shard_bytes: int = DEFAULT_SHARD_BYTES,
+    pre: str | None = None,
+    arch: str | None = None,
+    threads: int | None = None,
+    force: bool = False,
+    resume: bool = False,
+    watcher: Watcher | None = None,
+) -> "Report":
+    """Write a model as a GGUF file of floats, or as a checkpoint folder, by the name of `dst`.
+
+    Parameters
+    ----------
+    src, dst : path-like
+        The model: a GGUF file (of a split one, the first) or a checkpoint folder; and what to write: a file if the name ends in
+        ``.gguf``, else a folder. Nothing has its final name before it is whole.
+    to : {"F32", "F16", "BF16"}, optional
+        Type of the matrices. When not given: the one that most of the source's have, F16 for quantized ones. Vectors become F32.
+    max_shard_bytes : int
+        Size of each safetensors file of a folder; a larger tensor gets a file of its own.
+    pre, arch, threads, force, resume, watcher
+        As `quantize_checkpoint` takes them.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    UsageError, InputError, FormatError
+        The job cannot be done; nothing is left behind.
+    FileError
+        Reading or writing failed. What is done so far is kept for `resume`.
+    """
+    started = time.perf_counter()
+    if to is not None and to.upper() not in _FLOATS:
+        raise UsageError(f"to: found {to!r}, expected one of {', '.join(_FLOATS)}; quantize writes the other types")
+    source = open_model(src, pre=pre, arch=arch)
+    to = (to or _usual_type(source)).upper()
+    watcher = watcher or Watcher()
+    if os.fspath(dst).lower().endswith(".gguf"):
+        options = QuantizeOptions(to=to, allow_requantize=True, pre=pre, arch=arch)
+        return quantize_gguf(src, dst, options, threads=threads, force=force, resume=resume, measure=False, watcher=watcher)
+    if Path(src).is_dir():
+        raise InputError(f"{src}: is a checkpoint folder already, and {dst} would be one; give DST a name that ends in .gguf")
+    from quantrs.huggingface.write_folder import write_folder
+
+    return write_folder(
+        source,
+        Path(dst),
+        to=to,
+        max_shard_bytes=max_shard_bytes,
+        started=started,
+        threads=threads,
+        force=force,
+        resume=resume,
+        watcher=watcher,
+    )
+
+
+def _usual_type(source: "Gguf") -> str:
+    weights: Counter[str] = Counter()
+    for tensor in source.tensors:
+        if len(tensor.dims) > 1:
+            weights[tensor.type_name if tensor.type_name in _FLOATS else "F16"] += prod(tensor.dims)
+    return weights.most_common(1)[0][0] if weights else "F32"

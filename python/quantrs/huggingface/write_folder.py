@@ -1,0 +1,180 @@
+"""Write a checkpoint folder: safetensors shards under the journal that every long job has, and the small files beside them."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantrs import _native, output
+from quantrs.errors import FileError, InputError
+from quantrs.huggingface.disassemble import disassemble
+from quantrs.options import QuantizeOptions
+from quantrs.pipeline import carry_out
+from quantrs.plan import Plan, PlannedFile, TensorPlan
+from quantrs.schemes import row_bytes
+from quantrs.tokenization.to_huggingface import tokenizer_files
+
+if TYPE_CHECKING:
+    from quantrs.progress import Watcher
+    from quantrs.report import Report
+
+__all__ = ["write_folder"]
+
+_INDEX = "model.safetensors.index.json"
+_FLOATS = ("F32", "F16", "BF16")
+
+
+def write_folder(
+    source: "_native.Gguf",
+    dst: Path,
+    *,
+    to: str,
+    max_shard_bytes: int,
+    started: float,
+    threads: int | None,
+    force: bool,
+    resume: bool,
+    watcher: "Watcher",
+) -> "Report":
+    """Write `source` as a folder that transformers opens; the matrices become `to`.
+
+    Raises
+    ------
+    InputError, FormatError, FileError
+        As `quantrs.conversion.convert`.
+    """
+    model, config, generation_config = disassemble(source, dtype=to)
+    shards = _shards(model.tensors, to, max_shard_bytes)
+    small = {"config.json": _json(config)}
+    if generation_config:
+        small["generation_config.json"] = _json(generation_config)
+    small |= tokenizer_files(source)
+    if len(shards) > 1:
+        small[_INDEX] = _json(_index(shards))
+    _make_folder(dst, small, force=force or resume)
+    plan = _plan(shards, dst, to, model)
+    output.check_names(plan, source.files)
+    report = carry_out(
+        model,
+        plan,
+        dst / "model.safetensors",
+        started=started,
+        threads=threads,
+        force=force,
+        resume=resume,
+        measure=False,
+        watcher=watcher,
+    )
+    for name, data in small.items():
+        _write_whole(dst / name, data)
+    return report
+
+
+class _Shard:
+    """One safetensors file to be."""
+
+    def __init__(self) -> None:
+        self.tensors: list[tuple[_native.TensorInfo, str]] = []
+        self.nbytes = 0
+        self.name = ""
+
+    def add(self, tensor: _native.TensorInfo, target: str, nbytes: int) -> None:
+        self.tensors.append((tensor, target))
+        self.nbytes += nbytes
+
+
+def _shards(tensors: Sequence[_native.TensorInfo], to: str, max_shard_bytes: int) -> list[_Shard]:
+    shards = [_Shard()]
+    for tensor in tensors:
+        target = _target_type(tensor, to)
+        nbytes = row_bytes(target, tensor.dims[0]) * prod(tensor.dims[1:])
+        if shards[-1].tensors and shards[-1].nbytes + nbytes > max_shard_bytes:
+            shards.append(_Shard())
+        shards[-1].add(tensor, target, nbytes)
+    for number, shard in enumerate(shards, 1):
+        shard.name = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+    return shards
+
+
+def _target_type(tensor: _native.TensorInfo, to: str) -> str:
+    """Vectors stay as they are: they are small, and rounding them would lose what the file holds."""
+    if len(tensor.dims) == 1 and tensor.type_name in _FLOATS:
+        return tensor.type_name
+    return to
+
+
+def _index(shards: Sequence[_Shard]) -> dict[str, object]:
+    return {
+        "metadata": {"total_size": sum(shard.nbytes for shard in shards)},
+        "weight_map": {tensor.name: shard.name for shard in shards for tensor, _ in shard.tensors},
+    }
+
+
+def _plan(shards: Sequence[_Shard], dst: Path, to: str, model: _native.Gguf) -> Plan:
+    files = []
+    for shard in shards:
+        rows = [(tensor.name, target, tuple(reversed(tensor.dims))) for tensor, target in shard.tensors]
+        header, offsets = _native.safetensors_header(rows, {"format": "pt"})
+        planned = [
+            TensorPlan(
+                name=tensor.name,
+                dims=tensor.dims,
+                source_type=tensor.type_name or "",
+                target_type=target,
+                why="convert",
+                nbytes=row_bytes(target, tensor.dims[0]) * prod(tensor.dims[1:]),
+                offset=offset,
+                imatrix_name=None,
+                source=tensor,
+            )
+            for (tensor, target), offset in zip(shard.tensors, offsets, strict=True)
+        ]
+        planned.sort(key=lambda tensor: tensor.offset)
+        files.append(
+            PlannedFile(path=str(dst / shard.name), header=header, tensors=tuple(planned), file_bytes=len(header) + shard.nbytes)
+        )
+    return Plan(
+        tensors=tuple(tensor for file in files for tensor in file.tensors),
+        files=tuple(files),
+        file_bytes=sum(file.file_bytes for file in files),
+        source_bytes=model.file_size,
+        file_type=to,
+        notices=(),
+        refusals=(),
+        options=QuantizeOptions(to=to, allow_requantize=True),
+        imatrix=None,
+    )
+
+
+def _make_folder(dst: Path, small: Mapping[str, bytes], *, force: bool) -> None:
+    if dst.exists() and not dst.is_dir():
+        raise InputError(f"{dst}: a file of that name exists; choose another name for the folder")
+    if not dst.parent.is_dir():
+        raise InputError(f"{dst}: there is no folder {dst.parent}; make it first")
+    there = [name for name in small if os.path.lexists(dst / name)]
+    if there and not force:
+        raise InputError(f"{dst / there[0]}: the file exists already; --force overwrites it, or choose another folder")
+    try:
+        dst.mkdir(exist_ok=True)
+    except OSError as error:
+        raise FileError(f"{dst}: cannot make the folder: {error.strerror}") from error
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Under a passing name first, so that nothing has its name before it is whole."""
+    part = path.with_name(f".{path.name}.quantrs-part")
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise FileError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
