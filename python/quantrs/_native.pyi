@@ -20,6 +20,7 @@ __all__ = [
     "PartFile",
     "Progress",
     "QuantrsError",
+    "SafeTensors",
     "SourceFile",
     "TensorInfo",
     "TensorWritten",
@@ -34,6 +35,7 @@ __all__ = [
     "matmul_i8",
     "read_bandwidth",
     "row_errors",
+    "safetensors_header",
 ]
 
 _Path = str | PathLike[str]
@@ -232,6 +234,36 @@ class GgufHeader:
         """Header, key/values, tensor infos and the padding before the data section."""
     data_len: int
     """Bytes of the data section: every tensor padded to the alignment."""
+
+@final
+class SafeTensors:
+    """The checked header of a safetensors file. No tensor data is read."""
+
+    @staticmethod
+    def open(path: _Path) -> SafeTensors:
+        """Open a file.
+
+        Raises
+        ------
+        FileError, FormatError
+            It cannot be read, or its header is not sound: sizes, types, offsets, doubles, gaps and overlaps are checked.
+        """
+    tensors: list[tuple[str, str, tuple[int, ...], int, int]]
+    """Name, dtype (``BF16``), shape, offset from the start of the file and bytes, in the order of the data."""
+    metadata: dict[str, str]
+    """What stands under ``__metadata__``."""
+    file_size: int
+
+def safetensors_header(tensors: Sequence[tuple[str, str, Sequence[int]]], metadata: dict[str, str], /) -> tuple[bytes, list[int]]:
+    """Everything before the data of a file with these tensors (name, dtype, shape), and where each begins, from the start of the file.
+
+    Data lies end to end, by dtype (widest first) and name; the order given does not matter.
+
+    Raises
+    ------
+    InputError
+        An unknown dtype, or a name that is empty, reserved or there twice.
+    """
 
 @final
 class Imatrix:

@@ -5,6 +5,7 @@
 //!
 //! - [`Gguf`] opens a model (all files of a split one), [`GgufFile`] a single file or bytes in memory.
 //! - [`Header`] is the beginning of a file to be written.
+//! - [`SafeTensorsFile`] opens one safetensors file; [`safetensors::write_header`] makes the beginning of one.
 //! - [`Imatrix`] reads importance matrices, both formats.
 //! - [`SourceFile`] and [`PartFile`] read and write at any position, from many threads.
 //!
@@ -39,6 +40,7 @@ pub mod error;
 pub mod ggml_types;
 pub mod gguf;
 pub mod imatrix;
+pub mod safetensors;
 pub mod source;
 
 pub use chunks::{PartFile, SourceFile};
@@ -46,4 +48,5 @@ pub use error::{FormatError, Place, Result};
 pub use ggml_types::{GGML_TYPES, GgmlType, REMOVED_TYPE_IDS};
 pub use gguf::{Array, Gguf, GgufFile, Header, NewValue, ScalarType, TensorInfo, Value, ValueType};
 pub use imatrix::Imatrix;
+pub use safetensors::SafeTensorsFile;
 pub use source::ReadAt;

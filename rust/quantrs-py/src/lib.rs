@@ -8,6 +8,7 @@ mod files;
 mod gguf;
 mod imatrix;
 mod matmul;
+mod safetensors;
 
 use pyo3::prelude::*;
 
@@ -28,6 +29,8 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<gguf::Gguf>()?;
     m.add_class::<gguf::GgufHeader>()?;
     m.add_class::<gguf::TensorInfo>()?;
+    m.add_class::<safetensors::SafeTensors>()?;
+    m.add_function(wrap_pyfunction!(safetensors::safetensors_header, m)?)?;
     m.add_class::<imatrix::Imatrix>()?;
     m.add_class::<files::Progress>()?;
     m.add_class::<files::SourceFile>()?;
