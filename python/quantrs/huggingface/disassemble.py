@@ -1,0 +1,159 @@
+"""A GGUF file's tensors under the names, and in the order of rows, that Hugging Face has them in, and its ``config.json``."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from quantrs import _native
+from quantrs.errors import FormatError, InputError
+from quantrs.families import FAMILIES
+from quantrs.families.checkpoint_format import CheckpointFormat, Weight, numbered, template_of
+from quantrs.families.rope_scaling import ROPE_FACTORS_LONG, ROPE_FACTORS_SHORT, ROPE_FREQS
+from quantrs.families.source import Source
+
+if TYPE_CHECKING:
+    from quantrs._native import AssembledTensor, Gguf, TensorInfo
+
+__all__ = ["Disassembled", "disassemble"]
+
+_COMPUTED = (ROPE_FREQS, ROPE_FACTORS_LONG, ROPE_FACTORS_SHORT)
+_TORCH_TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_SPECIAL_TOKENS = ("bos", "eos", "pad")
+_SAMPLING = (
+    ("temperature", "general.sampling.temp"),
+    ("top_k", "general.sampling.top_k"),
+    ("top_p", "general.sampling.top_p"),
+    ("min_p", "general.sampling.min_p"),
+    ("repetition_penalty", "general.sampling.penalty_repeat"),
+)
+
+
+@dataclass(frozen=True)
+class Disassembled:
+    """What a Hugging Face folder holds besides its tokenizer."""
+
+    tensors: "list[AssembledTensor]"
+    """Under Hugging Face's names, ``dims`` row length first; parts point into `sources`."""
+    sources: list[str]
+    """The GGUF files."""
+    config: dict[str, object]
+    """For ``config.json``. Its ``torch_dtype`` is that of the largest part of the file, to be replaced if another is written."""
+    generation_config: dict[str, object]
+
+
+def disassemble(gguf: "Gguf") -> Disassembled:
+    """Take a GGUF file apart; no tensor is read.
+
+    Raises
+    ------
+    InputError
+        The architecture, a tensor or a type has no counterpart.
+    FormatError
+        Metadata is missing or contradicts the tensors.
+    """
+    architecture = gguf.get("general.architecture")
+    family = FAMILIES.get(architecture) if isinstance(architecture, str) else None
+    if family is None:
+        raise InputError(
+            f"{gguf.files[0]}: the architecture {str(architecture)[:60]!r} cannot be written as a Hugging Face folder; "
+            f"those that can are {', '.join(FAMILIES)}"
+        )
+    model = Source(gguf)
+    format_ = next((row for row in family.formats if row.fits(model)), family.formats[-1])
+    tensors = [part for tensor in gguf.tensors if tensor.name not in _COMPUTED for part in _taken_apart(gguf, model, format_, tensor)]
+    special = _special_tokens(gguf)
+    config = _config(model, format_) | {"torch_dtype": _main_type(gguf)} | special
+    return Disassembled(tensors, list(gguf.files), config, _generation_config(gguf, special))
+
+
+def _config(model: Source, format_: CheckpointFormat) -> dict[str, object]:
+    config: dict[str, object] = {"architectures": [format_.model_class], "model_type": format_.model_type}
+    for key in format_.keys:
+        config |= key.to_config(model)
+    for setting in format_.settings:
+        config.setdefault(setting.config, setting.values[0])
+    return config | {"vocab_size": model.n_vocab, "tie_word_embeddings": not model.has("output.weight"), "use_cache": True}
+
+
+def _special_tokens(gguf: "Gguf") -> dict[str, object]:
+    """Ids by name. Null where there is none: some configurations have defaults outside a small vocabulary."""
+    ids = {f"{name}_token_id": gguf.get(f"tokenizer.ggml.{'padding' if name == 'pad' else name}_token_id") for name in _SPECIAL_TOKENS}
+    return {name: value if isinstance(value, int) else None for name, value in ids.items()}
+
+
+def _generation_config(gguf: "Gguf", special: Mapping[str, object]) -> dict[str, object]:
+    config: dict[str, object] = {name: value for name, value in special.items() if value is not None}
+    for name, key in _SAMPLING:
+        value = gguf.get(key)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            config |= {"do_sample": True, name: round(value, 6)}
+    return config
+
+
+def _main_type(gguf: "Gguf") -> str:
+    sizes: dict[str, int] = {}
+    for tensor in gguf.tensors:
+        name = _TORCH_TYPES.get(tensor.type_name or "", "bfloat16")
+        sizes[name] = sizes.get(name, 0) + tensor.nbytes
+    return max(sizes, key=lambda name: sizes[name], default="float32")
+
+
+def _taken_apart(gguf: "Gguf", model: Source, format_: CheckpointFormat, tensor: "TensorInfo") -> "list[AssembledTensor]":
+    stem, _, suffix = tensor.name.rpartition(".")
+    template, (i, *_) = _template(stem)
+    weight = format_.by_gguf().get(template)
+    if weight is None or suffix not in ("weight", "bias"):
+        raise InputError(f"{tensor.file}: {tensor.name}: a {format_.model_type} checkpoint has no tensor for it")
+    if tensor.type_name is None:
+        raise InputError(f"{tensor.file}: {tensor.name}: is of the unknown type {tensor.type_id}, which cannot be decoded")
+    source = gguf.files.index(tensor.file)
+    if "{x}" in weight.huggingface:
+        return _experts(model, tensor, tensor.type_name, weight, i, source)
+    return [_single(model, tensor, tensor.type_name, weight, i, suffix, source)]
+
+
+def _template(stem: str) -> tuple[str, list[int]]:
+    template, numbers = template_of(stem + ".")
+    return template.removesuffix("."), numbers or [0]
+
+
+def _single(
+    model: Source, tensor: "TensorInfo", type_name: str, weight: Weight, i: int, suffix: str, source: int
+) -> "AssembledTensor":
+    is_vector = weight.vector or suffix == "bias"
+    cols = math.prod(tensor.dims) if is_vector else tensor.dims[0]
+    rows = 1 if is_vector else math.prod(tensor.dims[1:])
+    dims: tuple[int, ...] = (cols,) if is_vector else (cols, rows)
+    order, n_heads, n_ordered = "as_stored", 0, cols if is_vector else rows
+    if weight.order != "as_stored":
+        order, n_heads = "pairs_to_halves", model.of_block("attention.head_count", i)
+        if weight.order == "key_heads":
+            n_heads = model.of_block("attention.head_count_kv", i, n_heads)
+        if n_ordered % (2 * n_heads):
+            raise FormatError(f"{tensor.file}: {tensor.name}: has {n_ordered} rows, expected an even number for each of {n_heads} heads")
+    add = -weight.add if suffix == "weight" else 0.0
+    target = type_name
+    if weight.transposed and suffix == "weight":
+        order, dims = "transposed", (rows, cols)
+    if (order == "transposed" or add) and type_name not in _TORCH_TYPES:
+        target = "F32"  # blocks lie along the rows, so they can be neither transposed nor added to
+    part = _native.Part(source, tensor.offset, type_name, n_ordered if n_heads else rows, order, n_heads)
+    return _native.AssembledTensor(f"{numbered(weight.huggingface, i)}.{suffix}", dims, target, [part], add=add)
+
+
+def _experts(model: Source, tensor: "TensorInfo", type_name: str, weight: Weight, i: int, source: int) -> "list[AssembledTensor]":
+    n_experts = model.integer("expert_count")
+    cols, all_rows = tensor.dims[0], math.prod(tensor.dims[1:])
+    if all_rows % n_experts or tensor.nbytes % n_experts:
+        raise FormatError(f"{tensor.file}: {tensor.name}: has {all_rows} rows, expected as many for each of {n_experts} experts")
+    rows, step = all_rows // n_experts, tensor.nbytes // n_experts
+    return [
+        _native.AssembledTensor(
+            f"{numbered(weight.huggingface, i, x)}.weight",
+            (cols, rows),
+            type_name,
+            [_native.Part(source, tensor.offset + x * step, type_name, rows)],
+        )
+        for x in range(n_experts)
+    ]
