@@ -56,9 +56,7 @@ def _mistral_window(config: "Config") -> list[Entry]:
 _LLAMA_KEYS = (*rows.SIZES, *rows.rotation(), _EPSILON, _HEAD_DIM, rows.FILE_TYPE, *VOCABULARY_AND_ROTATION)
 LLAMA_WEIGHTS = (*rows.EMBEDDINGS, *rows.pre_norms(), *rows.PROJECTIONS_IN_PAIRS, *rows.mlp())
 
-LLAMA = CheckpointFormat(
-    model_type="llama", model_class="LlamaForCausalLM", weights=LLAMA_WEIGHTS, keys=_LLAMA_KEYS, settings=(rows.SILU,)
-)
+LLAMA = CheckpointFormat(model_type="llama", model_class="LlamaForCausalLM", weights=LLAMA_WEIGHTS, keys=_LLAMA_KEYS, settings=(rows.SILU,))
 
 MISTRAL = CheckpointFormat(
     model_type="mistral",

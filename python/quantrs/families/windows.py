@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from quantrs.families.source import Source
     from quantrs.huggingface.config import Config
 
-__all__ = ["every_nth_sees_all", "layer_types", "late_blocks_with_window"]
+__all__ = ["every_nth_sees_all", "late_blocks_with_window", "layer_types"]
 
 WINDOW = "attention.sliding_window"
 PATTERN = "attention.sliding_window_pattern"
@@ -105,7 +105,7 @@ def _late_to_config(model: "Source") -> dict[str, object]:
         return {"use_sliding_window": False}
     pattern = _pattern_of(model, 1)
     first = pattern.index(True) if True in pattern else model.n_blocks
-    window = {"use_sliding_window": True, "sliding_window": model.integer(WINDOW), "max_window_layers": first}
+    window: dict[str, object] = {"use_sliding_window": True, "sliding_window": model.integer(WINDOW), "max_window_layers": first}
     return window if all(pattern[first:]) else {**window, "layer_types": _types_of(pattern)}
 
 

@@ -1,7 +1,7 @@
 """A Hugging Face folder with the face of a GGUF file: header in memory, rows where they lie in the safetensors files."""
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -122,6 +122,7 @@ class _Assembly:
         self.folder, self.format, self.config = folder, format_, folder.config
         self.sources: list[str | Memory] = list(folder.sources)
         self._weights = format_.by_huggingface()
+        self._expected: dict[str, tuple[int, ...]] = {}
 
     def entries(self) -> list[Entry]:
         """The architecture's keys."""
@@ -138,6 +139,7 @@ class _Assembly:
         heads = {"query_heads": numbers["attention.head_count"]}
         heads["key_heads"] = numbers.get("attention.head_count_kv", heads["query_heads"])
         self._check_block_count(n_blocks)
+        self._expected = _expected_shapes(numbers)
         tensors = list(self._rope_factors(entries))
         stacks: dict[int, dict[str, _Stack]] = {}
         present: set[tuple[str, int]] = set()
@@ -161,7 +163,9 @@ class _Assembly:
                 del stacks[i]
         for i, block in stacks.items():
             n_found = sum(len(stack.members) for stack in block.values())
-            raise FormatError(f"{self.folder.path}: block {i} has {n_found} tensors of experts, expected those of {n_experts} in each projection")
+            raise FormatError(
+                f"{self.folder.path}: block {i} has {n_found} tensors of experts, expected those of {n_experts} in each projection"
+            )
         self._check_all_there(present, n_blocks)
         return tensors
 
@@ -217,6 +221,9 @@ class _Assembly:
         n_axes = 1 if weight.vector or suffix == "bias" else 2
         if len(tensor.shape) != n_axes or 0 in tensor.shape:
             raise FormatError(f"{self._where(tensor)}: has the shape {tensor.shape}, expected {n_axes} axes, none of them empty")
+        expected = self._expected.get(weight.gguf, tensor.shape) if suffix == "weight" else tensor.shape
+        if tensor.shape not in (expected, expected[::-1] if weight.transposed else expected):
+            raise FormatError(f"{self._where(tensor)}: has the shape {tensor.shape}, expected {expected} by config.json")
         dims = tuple(reversed(tensor.shape))
         order, n_heads = "as_stored", heads.get(weight.order, 0)
         if n_heads:
@@ -267,7 +274,10 @@ class _Assembly:
                 if template.removesuffix(".") in block_rows:
                     found.add(numbers[0])
         if n_blocks != len(found) or (found and max(found) + 1 != len(found)):
-            raise FormatError(f"{self.config.path}: says {n_blocks} blocks, the files have tensors of {len(found)}; the checkpoint is incomplete or of another model")
+            raise FormatError(
+                f"{self.config.path}: says {n_blocks} blocks, the files have tensors of {len(found)}; "
+                "the checkpoint is incomplete or of another model"
+            )
 
     def _check_all_there(self, present: set[tuple[str, int]], n_blocks: int) -> None:
         for weight in self.format.weights:
@@ -276,6 +286,25 @@ class _Assembly:
                 if (weight.gguf, i) not in present:
                     name = numbered(weight.huggingface, i)
                     raise FormatError(f"{self.folder.path}: no tensor {name}.weight; the checkpoint is incomplete or of another model")
+
+
+def _expected_shapes(numbers: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Of projections and embeddings, by what they are called in GGUF, as ``(out_features, in_features)``."""
+    n_embd, n_heads = numbers["embedding_length"], numbers["attention.head_count"]
+    n_kv_heads, n_ff = numbers.get("attention.head_count_kv", n_heads), numbers["feed_forward_length"]
+    k_dim = numbers.get("attention.key_length", n_embd // n_heads)
+    v_dim = numbers.get("attention.value_length", k_dim)
+    return {
+        "output_norm": (n_embd,),
+        "position_embd": (numbers["context_length"], n_embd),
+        "blk.{i}.attn_q": (n_heads * k_dim, n_embd),
+        "blk.{i}.attn_k": (n_kv_heads * k_dim, n_embd),
+        "blk.{i}.attn_v": (n_kv_heads * v_dim, n_embd),
+        "blk.{i}.attn_qkv": (n_heads * k_dim + n_kv_heads * (k_dim + v_dim), n_embd),
+        "blk.{i}.attn_output": (n_embd, n_heads * v_dim),
+        "blk.{i}.ffn_gate": (n_ff, n_embd),
+        "blk.{i}.ffn_down": (n_embd, n_ff),
+    }
 
 
 def _file_type(tensors: "Sequence[AssembledTensor]") -> int:

@@ -120,4 +120,6 @@ class Config:
 
     def unsupported(self, what: str) -> InputError:
         """An error for a variant of a family that no GGUF file can describe."""
-        return InputError(f"{self.path}: {what} cannot be described in a GGUF file; convert with --arch generic to keep the tensors as they are")
+        return InputError(
+            f"{self.path}: {what} cannot be described in a GGUF file; convert with --arch generic to keep the tensors as they are"
+        )

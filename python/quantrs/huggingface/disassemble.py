@@ -61,7 +61,9 @@ def disassemble(gguf: "Gguf") -> Disassembled:
         )
     model = Source(gguf)
     format_ = next((row for row in family.formats if row.fits(model)), family.formats[-1])
-    tensors = [part for tensor in gguf.tensors if tensor.name not in _COMPUTED for part in _taken_apart(gguf, model, format_, tensor)]
+    rows = format_.by_gguf()
+    kept = [tensor for tensor in gguf.tensors if tensor.name not in _COMPUTED]
+    tensors = [part for tensor in kept for part in _taken_apart(gguf, model, rows, tensor)]
     special = _special_tokens(gguf)
     config = _config(model, format_) | {"torch_dtype": _main_type(gguf)} | special
     return Disassembled(tensors, list(gguf.files), config, _generation_config(gguf, special))
@@ -99,12 +101,12 @@ def _main_type(gguf: "Gguf") -> str:
     return max(sizes, key=lambda name: sizes[name], default="float32")
 
 
-def _taken_apart(gguf: "Gguf", model: Source, format_: CheckpointFormat, tensor: "TensorInfo") -> "list[AssembledTensor]":
+def _taken_apart(gguf: "Gguf", model: Source, rows: Mapping[str, Weight], tensor: "TensorInfo") -> "list[AssembledTensor]":
     stem, _, suffix = tensor.name.rpartition(".")
     template, (i, *_) = _template(stem)
-    weight = format_.by_gguf().get(template)
+    weight = rows.get(template)
     if weight is None or suffix not in ("weight", "bias"):
-        raise InputError(f"{tensor.file}: {tensor.name}: a {format_.model_type} checkpoint has no tensor for it")
+        raise InputError(f"{tensor.file}: {tensor.name}: checkpoints of {model.architecture} have no tensor for it")
     if tensor.type_name is None:
         raise InputError(f"{tensor.file}: {tensor.name}: is of the unknown type {tensor.type_id}, which cannot be decoded")
     source = gguf.files.index(tensor.file)
@@ -118,9 +120,7 @@ def _template(stem: str) -> tuple[str, list[int]]:
     return template.removesuffix("."), numbers or [0]
 
 
-def _single(
-    model: Source, tensor: "TensorInfo", type_name: str, weight: Weight, i: int, suffix: str, source: int
-) -> "AssembledTensor":
+def _single(model: Source, tensor: "TensorInfo", type_name: str, weight: Weight, i: int, suffix: str, source: int) -> "AssembledTensor":
     is_vector = weight.vector or suffix == "bias"
     cols = math.prod(tensor.dims) if is_vector else tensor.dims[0]
     rows = 1 if is_vector else math.prod(tensor.dims[1:])

@@ -120,7 +120,10 @@ def _find_files(folder: Path) -> tuple[list[Path], _Index | None]:
         shards = sorted(set(index.shards.values()))
         missing = [shard for shard in shards if shard not in set(names)]
         if missing:
-            raise FileError(f"{folder / index_name}: the shard {missing[0]!r} is not in the folder ({len(missing)} of {len(shards)} missing); download it")
+            raise FileError(
+                f"{folder / index_name}: the shard {missing[0]!r} is not in the folder ({len(missing)} of {len(shards)} missing); "
+                "download it"
+            )
         return [folder / shard for shard in shards], index
     stems = [name for name in names if name.endswith(".safetensors")]
     models = [name for name in stems if name.startswith("model")] or [name for name in stems if not name.startswith("adapter_")]
@@ -169,5 +172,6 @@ def _check_index(index: _Index, tensors: dict[str, HfTensor], files: Sequence[Pa
         found = tensors.get(name)
         if found is None or files[found.source].name != shard:
             raise FormatError(
-                f"{index.path}: tensor {name!r} is said to be in {shard}, which does not hold it; the files are of different models or incomplete"
+                f"{index.path}: tensor {name!r} is said to be in {shard}, which does not hold it; "
+                "the files are of different models or incomplete"
             )

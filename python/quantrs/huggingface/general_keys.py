@@ -156,8 +156,9 @@ def name_parts(model_id: str, n_parameters: int) -> NameParts:
 
     Examples
     --------
-    >>> name_parts("mistralai/Mistral-7B-Instruct-v0.2", 0)
-    NameParts(full='Mistral-7B-Instruct-v0.2', organization='mistralai', basename='Mistral', finetune='Instruct', version='v0.2', size_label='7B')
+    >>> parts = name_parts("mistralai/Mistral-7B-Instruct-v0.2", 0)
+    >>> parts.organization, parts.basename, parts.finetune, parts.version, parts.size_label
+    ('mistralai', 'Mistral', 'Instruct', 'v0.2', '7B')
     """
     if " " in model_id:
         return NameParts(model_id)

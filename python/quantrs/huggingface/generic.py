@@ -48,7 +48,9 @@ def generic_assembly(folder: Folder) -> "Gguf":
         if tuple(reversed(tensor.shape)) != dims:
             shapes.append((f"{SHAPE_KEY}{tensor.name}", list(tensor.shape), "array[u64]"))
         n_rows = math.prod(dims[1:])
-        tensors.append(_native.AssembledTensor(tensor.name, dims, type_name, [_native.Part(tensor.source, tensor.offset, tensor.dtype, n_rows)]))
+        tensors.append(
+            _native.AssembledTensor(tensor.name, dims, type_name, [_native.Part(tensor.source, tensor.offset, tensor.dtype, n_rows)])
+        )
     header = _native.GgufHeader.new()
     for key, value, value_type in general_keys(folder, "generic", {tensor.name: tensor.dims for tensor in tensors}):
         header.set(key, value, value_type)

@@ -18,4 +18,6 @@ def check_float(tensor: HfTensor, where: str) -> None:
         The tensor is of whole numbers, packed, or float64.
     """
     if tensor.dtype not in FLOAT_TYPES:
-        raise InputError(f"{where}: is of {tensor.dtype}, expected one of {', '.join(FLOAT_TYPES)}; save the checkpoint in float32 or bfloat16")
+        raise InputError(
+            f"{where}: is of {tensor.dtype}, expected one of {', '.join(FLOAT_TYPES)}; save the checkpoint in float32 or bfloat16"
+        )
