@@ -3,13 +3,16 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from reprlib import Repr
 
 from quantrs.errors import FormatError, InputError
-from quantrs.huggingface.json_file import read_json_object
+from quantrs.tokenization.bounded_json import read_object
 
 __all__ = ["Config"]
 
-_MAX_SHOWN = 60
+_MAX_BYTES = 4 << 20  # the largest in the wild are below 100 kB
+_SHOWN = Repr()
+_SHOWN.maxstring = _SHOWN.maxother = 60
 _NESTED = ("text_config", "llm_config", "language_config")
 
 
@@ -34,7 +37,7 @@ class Config:
         ------
         FileError, FormatError
         """
-        return Config(read_json_object(path), str(path))
+        return Config(read_object(path, _MAX_BYTES), str(path))
 
     def part(self, name: str) -> "Config | None":
         """An object inside, such as ``rope_scaling``; its errors name it."""
@@ -115,8 +118,7 @@ class Config:
         """An error for a value that cannot be."""
         if found is None:
             return FormatError(f"{self.path}: '{name}' is missing, expected {expected}")
-        shown = repr(found)
-        return FormatError(f"{self.path}: '{name}' is {shown[:_MAX_SHOWN]}{'…' * (len(shown) > _MAX_SHOWN)}, expected {expected}")
+        return FormatError(f"{self.path}: '{name}' is {_SHOWN.repr(found)}, expected {expected}")
 
     def unsupported(self, what: str) -> InputError:
         """An error for a variant of a family that no GGUF file can describe."""

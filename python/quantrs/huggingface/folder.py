@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from quantrs import _native
 from quantrs.errors import FileError, FormatError, InputError
 from quantrs.huggingface.config import Config
-from quantrs.huggingface.json_file import MAX_INDEX_BYTES, read_json_object
+from quantrs.tokenization.bounded_json import read_object
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +19,7 @@ __all__ = ["Folder", "HfTensor", "Memory"]
 Memory = tuple[str, "NDArray[np.uint8]"]
 """A source that is no file: what to call it, and its bytes."""
 
+_MAX_INDEX_BYTES = 64 << 20  # an index names every tensor
 _INDEX = ".safetensors.index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
@@ -79,7 +80,7 @@ class Folder:
             tensors,
             [str(file) for file in files],
             Config.read(config_path) if config_path.is_file() else None,
-            read_json_object(generation_path) if generation_path.is_file() else {},
+            read_object(generation_path, _MAX_INDEX_BYTES) if generation_path.is_file() else {},
         )
 
     @property
@@ -146,7 +147,7 @@ def _no_weights(folder: Path, names: Iterable[str], stems: Sequence[str]) -> Inp
 
 
 def _read_index(path: Path) -> _Index:
-    weight_map = read_json_object(path, max_bytes=MAX_INDEX_BYTES).get("weight_map")
+    weight_map = read_object(path, _MAX_INDEX_BYTES).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise FormatError(f"{path}: 'weight_map' is {type(weight_map).__name__}, expected an object of tensor names and file names")
     for name, shard in weight_map.items():
