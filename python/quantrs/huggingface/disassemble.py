@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from quantrs import _native
 from quantrs.errors import FormatError, InputError
@@ -29,21 +28,26 @@ _SAMPLING = (
 )
 
 
-@dataclass(frozen=True)
-class Disassembled:
+class Disassembled(NamedTuple):
     """What a Hugging Face folder holds besides its tokenizer."""
 
-    tensors: "list[AssembledTensor]"
-    """Under Hugging Face's names, ``dims`` row length first; parts point into `sources`."""
-    sources: list[str]
-    """The GGUF files."""
+    model: "Gguf"
+    """The tensors under Hugging Face's names, ``dims`` row length first; no keys."""
     config: dict[str, object]
-    """For ``config.json``. Its ``torch_dtype`` is that of the largest part of the file, to be replaced if another is written."""
+    """For ``config.json``."""
     generation_config: dict[str, object]
 
 
-def disassemble(gguf: "Gguf") -> Disassembled:
-    """Take a GGUF file apart; no tensor is read.
+def disassemble(gguf: "Gguf", *, dtype: str) -> Disassembled:
+    """Take a GGUF file apart; no tensor is read but the divisors of frequencies.
+
+    Parameters
+    ----------
+    gguf : Gguf
+        An open file.
+    dtype : {"F32", "F16", "BF16"}
+        What the matrices will be written as, for ``torch_dtype``. Here they keep their type, but for those that have to be transposed
+        or added to and are of blocks.
 
     Raises
     ------
@@ -65,8 +69,9 @@ def disassemble(gguf: "Gguf") -> Disassembled:
     kept = [tensor for tensor in gguf.tensors if tensor.name not in _COMPUTED]
     tensors = [part for tensor in kept for part in _taken_apart(gguf, model, rows, tensor)]
     special = _special_tokens(gguf)
-    config = _config(model, format_) | {"torch_dtype": _main_type(gguf)} | special
-    return Disassembled(tensors, list(gguf.files), config, _generation_config(gguf, special))
+    config = _config(model, format_) | {"torch_dtype": _TORCH_TYPES[dtype]} | special
+    assembled = _native.Gguf.assembled(_native.GgufHeader.new(), list(gguf.files), tensors)
+    return Disassembled(assembled, config, _generation_config(gguf, special))
 
 
 def _config(model: Source, format_: CheckpointFormat) -> dict[str, object]:
@@ -91,14 +96,6 @@ def _generation_config(gguf: "Gguf", special: Mapping[str, object]) -> dict[str,
         if isinstance(value, int | float) and not isinstance(value, bool):
             config |= {"do_sample": True, name: round(value, 6)}
     return config
-
-
-def _main_type(gguf: "Gguf") -> str:
-    sizes: dict[str, int] = {}
-    for tensor in gguf.tensors:
-        name = _TORCH_TYPES.get(tensor.type_name or "", "bfloat16")
-        sizes[name] = sizes.get(name, 0) + tensor.nbytes
-    return max(sizes, key=lambda name: sizes[name], default="float32")
 
 
 def _taken_apart(gguf: "Gguf", model: Source, rows: Mapping[str, Weight], tensor: "TensorInfo") -> "list[AssembledTensor]":
