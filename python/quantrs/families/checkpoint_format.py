@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from quantrs.families.source import Source
     from quantrs.huggingface.config import Config
 
-__all__ = ["CheckpointFormat", "Computed", "Entry", "Key", "Setting", "Weight", "numbered", "shortest_float32", "template_of"]
+__all__ = ["CheckpointFormat", "Computed", "Entry", "Key", "Setting", "Value", "Weight", "numbered", "shortest_float32", "template_of"]
 
 Value = bool | int | float | str | list[bool] | list[int] | list[float] | list[str]
 Entry = tuple[str, Value, str]

@@ -3,12 +3,12 @@
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from quantrs import _native
 from quantrs.errors import FormatError, InputError
 from quantrs.families import FAMILIES
-from quantrs.families.checkpoint_format import CheckpointFormat, Entry, Weight, numbered, template_of
+from quantrs.families.checkpoint_format import CheckpointFormat, Entry, Value, Weight, numbered, template_of
 from quantrs.families.rope_scaling import factor_tensors
 from quantrs.huggingface.config import Config
 from quantrs.huggingface.folder import Folder, HfTensor, Memory
@@ -71,8 +71,8 @@ def assemble(folder: Folder, *, pre: str | None = None, arch: str | None = None)
         else:
             header.set(f"{architecture}.{key}", value, value_type)
     header.set("general.quantization_version", 2, "u32")
-    for key, value, value_type in tokenizer_keys(folder.path, folder.config.values, pre=pre, n_vocab=n_vocab):
-        header.set(key, value, value_type)
+    for key, token_value, value_type in tokenizer_keys(folder.path, folder.config.values, pre=pre, n_vocab=n_vocab):
+        header.set(key, cast("Value", token_value), value_type)
     return _native.Gguf.assembled(header, parts.sources, tensors)
 
 

@@ -162,7 +162,7 @@ def name_parts(model_id: str, n_parameters: int) -> NameParts:
     """
     if " " in model_id:
         return NameParts(model_id)
-    organization, _, full = model_id.rpartition("/") if model_id.count("/") == 1 else ("", "", model_id)
+    organization, _, full = model_id.partition("/") if "/" in model_id else ("", "", model_id)
     kinds: list[tuple[str, set[str]]] = []
     for part in filter(None, full.split("-")):
         kinds.append(_kind_of(part, is_first=not kinds, n_parameters=n_parameters))

@@ -235,4 +235,5 @@ def _numpy_type(dtype: str) -> "np.dtype[np.generic]":
     import numpy as np
 
     names = {"F32": "<f4", "F16": "<f2", "BF16": ml_dtypes.bfloat16, "F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2}
-    return np.dtype(names[dtype])
+    numpy_type: np.dtype[np.generic] = np.dtype(names[dtype])
+    return numpy_type
