@@ -4,7 +4,7 @@ import re
 import struct
 from typing import TYPE_CHECKING
 
-from quantrs._native import SourceFile
+from quantrs._native import Sources
 from quantrs.errors import FormatError, InputError
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class Source:
             return None
         if info.type_name != "F32" or not 0 < info.nbytes <= 4 * _MAX_FACTORS:
             raise FormatError(f"{info.file}: {tensor} is {info.nbytes} bytes of {info.type_name}, expected at most {_MAX_FACTORS} of F32")
-        values = struct.unpack(f"<{info.nbytes // 4}f", SourceFile(info.file).read(info.offset, info.nbytes))
+        values = struct.unpack(f"<{info.nbytes // 4}f", Sources(self._gguf).read(info))
         if not all(abs(value) < float("inf") for value in values):
             raise FormatError(f"{info.file}: {tensor} holds values that are not finite; get the file again")
         return list(values)

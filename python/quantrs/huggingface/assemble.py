@@ -1,5 +1,6 @@
 """A Hugging Face folder with the face of a GGUF file: header in memory, rows where they lie in the safetensors files."""
 
+import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,9 +12,10 @@ from quantrs.families import FAMILIES
 from quantrs.families.checkpoint_format import CheckpointFormat, Entry, Value, Weight, numbered, template_of
 from quantrs.families.rope_scaling import factor_tensors
 from quantrs.huggingface.config import Config
-from quantrs.huggingface.folder import Folder, HfTensor, Memory
+from quantrs.huggingface.folder import Folder, HfTensor, Memory, read_bytes_of
 from quantrs.huggingface.general_keys import general_keys
 from quantrs.huggingface.generic import generic_assembly
+from quantrs.huggingface.head_biases import ordered_bias
 from quantrs.huggingface.stored_types import FLOAT_TYPES, check_float
 
 if TYPE_CHECKING:
@@ -232,7 +234,11 @@ class _Assembly:
                 raise FormatError(f"{self._where(tensor)}: has {tensor.shape[0]} rows, expected an even number for each of {n_heads} heads")
         if weight.transposed and suffix == "weight":
             order, dims = "transposed", tensor.shape
-        part = _native.Part(tensor.source, tensor.offset, tensor.dtype, tensor.shape[0], order, n_heads)
+        if n_heads and n_axes == 1:
+            raw = read_bytes_of(self.folder.sources[tensor.source], tensor.offset, tensor.nbytes)
+            part = ordered_bias(self.sources, self._where(tensor), raw, tensor.dtype, n_heads=n_heads, to_pairs=True)
+        else:
+            part = _native.Part(tensor.source, tensor.offset, tensor.dtype, math.prod(dims[1:]), order, n_heads)
         exact = n_axes == 1 or weight.gguf in _ALWAYS_F32
         type_name = "F32" if exact else FLOAT_TYPES[tensor.dtype]
         add = weight.add if suffix == "weight" else 0.0

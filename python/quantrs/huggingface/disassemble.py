@@ -10,9 +10,11 @@ from quantrs.families import FAMILIES
 from quantrs.families.checkpoint_format import CheckpointFormat, Weight, numbered, template_of
 from quantrs.families.rope_scaling import ROPE_FACTORS_LONG, ROPE_FACTORS_SHORT, ROPE_FREQS
 from quantrs.families.source import Source
+from quantrs.huggingface.head_biases import ordered_bias
 
 if TYPE_CHECKING:
     from quantrs._native import AssembledTensor, Gguf, TensorInfo
+    from quantrs.huggingface.folder import Memory
 
 __all__ = ["Disassembled", "disassemble"]
 
@@ -66,11 +68,12 @@ def disassemble(gguf: "Gguf", *, dtype: str) -> Disassembled:
     model = Source(gguf)
     format_ = next((row for row in family.formats if row.fits(model)), family.formats[-1])
     rows = format_.by_gguf()
+    sources: list[str | Memory] = list(gguf.files)
     kept = [tensor for tensor in gguf.tensors if tensor.name not in _COMPUTED]
-    tensors = [part for tensor in kept for part in _taken_apart(gguf, model, rows, tensor)]
+    tensors = [part for tensor in kept for part in _taken_apart(gguf, model, rows, tensor, sources)]
     special = _special_tokens(gguf)
     config = _config(model, format_) | {"torch_dtype": _TORCH_TYPES[dtype]} | special
-    assembled = _native.Gguf.assembled(_native.GgufHeader.new(), list(gguf.files), tensors)
+    assembled = _native.Gguf.assembled(_native.GgufHeader.new(), sources, tensors)
     return Disassembled(assembled, config, _generation_config(gguf, special))
 
 
@@ -98,7 +101,9 @@ def _generation_config(gguf: "Gguf", special: Mapping[str, object]) -> dict[str,
     return config
 
 
-def _taken_apart(gguf: "Gguf", model: Source, rows: Mapping[str, Weight], tensor: "TensorInfo") -> "list[AssembledTensor]":
+def _taken_apart(
+    gguf: "Gguf", model: Source, rows: Mapping[str, Weight], tensor: "TensorInfo", sources: "list[str | Memory]"
+) -> "list[AssembledTensor]":
     stem, _, suffix = tensor.name.rpartition(".")
     template, (i, *_) = _template(stem)
     weight = rows.get(template)
@@ -106,10 +111,9 @@ def _taken_apart(gguf: "Gguf", model: Source, rows: Mapping[str, Weight], tensor
         raise InputError(f"{tensor.file}: {tensor.name}: checkpoints of {model.architecture} have no tensor for it")
     if tensor.type_name is None:
         raise InputError(f"{tensor.file}: {tensor.name}: is of the unknown type {tensor.type_id}, which cannot be decoded")
-    source = gguf.files.index(tensor.file)
     if "{x}" in weight.huggingface:
-        return _experts(model, tensor, tensor.type_name, weight, i, source)
-    return [_single(model, tensor, tensor.type_name, weight, i, suffix, source)]
+        return _experts(model, tensor, tensor.type_name, weight, i, sources.index(tensor.file))
+    return [_single(gguf, model, tensor, tensor.type_name, weight, i, suffix, sources)]
 
 
 def _template(stem: str) -> tuple[str, list[int]]:
@@ -117,7 +121,9 @@ def _template(stem: str) -> tuple[str, list[int]]:
     return template.removesuffix("."), numbers or [0]
 
 
-def _single(model: Source, tensor: "TensorInfo", type_name: str, weight: Weight, i: int, suffix: str, source: int) -> "AssembledTensor":
+def _single(
+    gguf: "Gguf", model: Source, tensor: "TensorInfo", type_name: str, weight: Weight, i: int, suffix: str, sources: "list[str | Memory]"
+) -> "AssembledTensor":
     is_vector = weight.vector or suffix == "bias"
     cols = math.prod(tensor.dims) if is_vector else tensor.dims[0]
     rows = 1 if is_vector else math.prod(tensor.dims[1:])
@@ -135,7 +141,11 @@ def _single(model: Source, tensor: "TensorInfo", type_name: str, weight: Weight,
         order, dims = "transposed", (rows, cols)
     if (order == "transposed" or add) and type_name not in _TORCH_TYPES:
         target = "F32"  # blocks lie along the rows, so they can be neither transposed nor added to
-    part = _native.Part(source, tensor.offset, type_name, n_ordered if n_heads else rows, order, n_heads)
+    if n_heads and is_vector:
+        raw, label = _native.Sources(gguf).read(tensor), f"{tensor.file}: {tensor.name}"
+        part = ordered_bias(sources, label, raw, type_name, n_heads=n_heads, to_pairs=False)
+    else:
+        part = _native.Part(sources.index(tensor.file), tensor.offset, type_name, math.prod(dims[1:]), order, n_heads)
     return _native.AssembledTensor(f"{numbered(weight.huggingface, i)}.{suffix}", dims, target, [part], add=add)
 
 

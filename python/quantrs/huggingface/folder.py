@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Folder", "HfTensor", "Memory"]
+__all__ = ["Folder", "HfTensor", "Memory", "read_bytes_of"]
 
 Memory = tuple[str, "NDArray[np.uint8]"]
 """A source that is no file: what to call it, and its bytes."""
@@ -22,6 +22,27 @@ Memory = tuple[str, "NDArray[np.uint8]"]
 _MAX_INDEX_BYTES = 64 << 20  # an index names every tensor
 _INDEX = ".safetensors.index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+def read_bytes_of(source: "str | Memory", offset: int, nbytes: int) -> bytes:
+    """Bytes of a small tensor.
+
+    Raises
+    ------
+    FileError
+        The file cannot be read, or has become shorter.
+    """
+    if not isinstance(source, str):
+        return source[1][offset : offset + nbytes].tobytes()
+    try:
+        with Path(source).open("rb") as file:
+            file.seek(offset)
+            raw = file.read(nbytes)
+    except OSError as error:
+        raise FileError(f"{source}: {error.strerror or error}") from error
+    if len(raw) != nbytes:
+        raise FileError(f"{source}: ends {nbytes - len(raw)} bytes too early; it was changed while it was read")
+    return raw
 
 
 @dataclass(frozen=True)

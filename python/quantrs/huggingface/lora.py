@@ -225,8 +225,8 @@ def _values(source: "str | Memory", tensor: HfTensor, first: int = 0, count: int
     count = math.prod(tensor.shape) if count is None else count
     offset = tensor.offset + first * dtype.itemsize
     if isinstance(source, str):
-        raw = _native.SourceFile(source).read(offset, count * dtype.itemsize)
-        return np.frombuffer(raw, dtype).astype(np.float32)
+        with Path(source).open("rb") as file:
+            return np.fromfile(file, dtype, count, offset=offset).astype(np.float32)
     return source[1][offset : offset + count * dtype.itemsize].view(dtype).astype(np.float32)
 
 
