@@ -67,13 +67,11 @@ def disassemble(gguf: "Gguf", *, dtype: str) -> Disassembled:
         )
     model = Source(gguf)
     format_ = next((row for row in family.formats if row.fits(model)), family.formats[-1])
-    rows = format_.by_gguf()
-    sources: list[str | Memory] = list(gguf.files)
-    kept = [tensor for tensor in gguf.tensors if tensor.name not in _COMPUTED]
-    tensors = [part for tensor in kept for part in _taken_apart(gguf, model, rows, tensor, sources)]
+    parts = _Disassembly(gguf, model, format_)
+    tensors = parts.tensors()
     special = _special_tokens(gguf)
     config = _config(model, format_) | {"torch_dtype": _TORCH_TYPES[dtype]} | special
-    assembled = _native.Gguf.assembled(_native.GgufHeader.new(), sources, tensors)
+    assembled = _native.Gguf.assembled(_native.GgufHeader.new(), parts.sources, tensors)
     return Disassembled(assembled, config, _generation_config(gguf, special))
 
 
@@ -101,66 +99,90 @@ def _generation_config(gguf: "Gguf", special: Mapping[str, object]) -> dict[str,
     return config
 
 
-def _taken_apart(
-    gguf: "Gguf", model: Source, rows: Mapping[str, Weight], tensor: "TensorInfo", sources: "list[str | Memory]"
-) -> "list[AssembledTensor]":
-    stem, _, suffix = tensor.name.rpartition(".")
-    template, (i, *_) = _template(stem)
-    weight = rows.get(template)
-    if weight is None or suffix not in ("weight", "bias"):
-        raise InputError(f"{tensor.file}: {tensor.name}: checkpoints of {model.architecture} have no tensor for it")
-    if tensor.type_name is None:
-        raise InputError(f"{tensor.file}: {tensor.name}: is of the unknown type {tensor.type_id}, which cannot be decoded")
-    if "{x}" in weight.huggingface:
-        return _experts(model, tensor, tensor.type_name, weight, i, sources.index(tensor.file))
-    return [_single(gguf, model, tensor, tensor.type_name, weight, i, suffix, sources)]
+class _Disassembly:
+    """One file read through one format."""
 
+    def __init__(self, gguf: "Gguf", model: Source, format_: CheckpointFormat) -> None:
+        self.gguf, self.model, self.rows = gguf, model, format_.by_gguf()
+        self.sources: list[str | Memory] = list(gguf.sources)
 
-def _template(stem: str) -> tuple[str, list[int]]:
-    template, numbers = template_of(stem + ".")
-    return template.removesuffix("."), numbers or [0]
+    def tensors(self) -> "list[AssembledTensor]":
+        """Every tensor of the folder, in the order of the file."""
+        return [part for tensor in self.gguf.tensors if tensor.name not in _COMPUTED for part in self._taken_apart(tensor)]
 
+    def _taken_apart(self, tensor: "TensorInfo") -> "list[AssembledTensor]":
+        stem, _, suffix = tensor.name.rpartition(".")
+        template, numbers = template_of(stem + ".")
+        weight = self.rows.get(template.removesuffix("."))
+        if weight is None or suffix not in ("weight", "bias"):
+            raise InputError(f"{tensor.file}: {tensor.name}: checkpoints of {self.model.architecture} have no tensor for it")
+        if tensor.type_name is None:
+            raise InputError(f"{tensor.file}: {tensor.name}: is of the unknown type {tensor.type_id}, which cannot be decoded")
+        i = numbers[0] if numbers else 0
+        if "{x}" in weight.huggingface:
+            return self._experts(tensor, tensor.type_name, weight, i)
+        if weight.vector or suffix == "bias":
+            return [self._vector(tensor, tensor.type_name, weight, i, suffix)]
+        return [self._matrix(tensor, tensor.type_name, weight, i)]
 
-def _single(
-    gguf: "Gguf", model: Source, tensor: "TensorInfo", type_name: str, weight: Weight, i: int, suffix: str, sources: "list[str | Memory]"
-) -> "AssembledTensor":
-    is_vector = weight.vector or suffix == "bias"
-    cols = math.prod(tensor.dims) if is_vector else tensor.dims[0]
-    rows = 1 if is_vector else math.prod(tensor.dims[1:])
-    dims: tuple[int, ...] = (cols,) if is_vector else (cols, rows)
-    order, n_heads, n_ordered = "as_stored", 0, cols if is_vector else rows
-    if weight.order != "as_stored":
-        order, n_heads = "pairs_to_halves", model.of_block("attention.head_count", i)
+    def _matrix(self, tensor: "TensorInfo", type_name: str, weight: Weight, i: int) -> "AssembledTensor":
+        n_cols, n_rows = tensor.dims[0], math.prod(tensor.dims[1:])
+        n_heads = self._heads(tensor, weight, i, n_rows)
+        order, dims = "pairs_to_halves" if n_heads else "as_stored", (n_cols, n_rows)
+        if weight.transposed:
+            order, dims = "transposed", (n_rows, n_cols)
+        if weight.transposed and type_name not in _TORCH_TYPES:
+            part, type_name = self._decoded_part(tensor, type_name, n_cols), "F32"
+        else:
+            part = _native.Part(self.sources.index(tensor.file), tensor.offset, type_name, dims[1], order, n_heads)
+        return _native.AssembledTensor(f"{numbered(weight.huggingface, i)}.weight", dims, type_name, [part])
+
+    def _decoded_part(self, tensor: "TensorInfo", type_name: str, n_cols: int) -> "_native.Part":
+        """Blocks lie along the rows, so that only their values can be transposed: they are held in memory, in float32."""
+        import numpy as np
+
+        raw = np.frombuffer(_native.Sources(self.gguf).read(tensor), np.uint8)
+        values = np.empty(4 * math.prod(tensor.dims), np.uint8)
+        _native.convert_rows(raw, type_name, values, "F32", n_cols)
+        self.sources.append((f"{tensor.file}: {tensor.name}", values))
+        return _native.Part(len(self.sources) - 1, 0, "F32", n_cols, "transposed")
+
+    def _vector(self, tensor: "TensorInfo", type_name: str, weight: Weight, i: int, suffix: str) -> "AssembledTensor":
+        n_values = math.prod(tensor.dims)
+        if type_name not in _TORCH_TYPES:
+            raise InputError(f"{tensor.file}: {tensor.name}: is of {type_name}, expected one of {', '.join(_TORCH_TYPES)} for a vector")
+        n_heads = self._heads(tensor, weight, i, n_values)
+        if n_heads:
+            raw, label = _native.Sources(self.gguf).read(tensor), f"{tensor.file}: {tensor.name}"
+            part = ordered_bias(self.sources, label, raw, type_name, n_heads=n_heads, to_pairs=False)
+        else:
+            part = _native.Part(self.sources.index(tensor.file), tensor.offset, type_name, 1)
+        add = -weight.add if suffix == "weight" else 0.0
+        return _native.AssembledTensor(f"{numbered(weight.huggingface, i)}.{suffix}", (n_values,), type_name, [part], add=add)
+
+    def _heads(self, tensor: "TensorInfo", weight: Weight, i: int, n_rows: int) -> int:
+        """Heads whose rows have to change places; 0 for a tensor that stays as it is."""
+        if weight.order == "as_stored":
+            return 0
+        n_heads = self.model.of_block("attention.head_count", i)
         if weight.order == "key_heads":
-            n_heads = model.of_block("attention.head_count_kv", i, n_heads)
-        if n_ordered % (2 * n_heads):
-            raise FormatError(f"{tensor.file}: {tensor.name}: has {n_ordered} rows, expected an even number for each of {n_heads} heads")
-    add = -weight.add if suffix == "weight" else 0.0
-    target = type_name
-    if weight.transposed and suffix == "weight":
-        order, dims = "transposed", (rows, cols)
-    if (order == "transposed" or add) and type_name not in _TORCH_TYPES:
-        target = "F32"  # blocks lie along the rows, so they can be neither transposed nor added to
-    if n_heads and is_vector:
-        raw, label = _native.Sources(gguf).read(tensor), f"{tensor.file}: {tensor.name}"
-        part = ordered_bias(sources, label, raw, type_name, n_heads=n_heads, to_pairs=False)
-    else:
-        part = _native.Part(sources.index(tensor.file), tensor.offset, type_name, math.prod(dims[1:]), order, n_heads)
-    return _native.AssembledTensor(f"{numbered(weight.huggingface, i)}.{suffix}", dims, target, [part], add=add)
+            n_heads = self.model.of_block("attention.head_count_kv", i, n_heads)
+        if n_rows % (2 * n_heads):
+            raise FormatError(f"{tensor.file}: {tensor.name}: has {n_rows} rows, expected an even number for each of {n_heads} heads")
+        return n_heads
 
-
-def _experts(model: Source, tensor: "TensorInfo", type_name: str, weight: Weight, i: int, source: int) -> "list[AssembledTensor]":
-    n_experts = model.integer("expert_count")
-    cols, all_rows = tensor.dims[0], math.prod(tensor.dims[1:])
-    if all_rows % n_experts or tensor.nbytes % n_experts:
-        raise FormatError(f"{tensor.file}: {tensor.name}: has {all_rows} rows, expected as many for each of {n_experts} experts")
-    rows, step = all_rows // n_experts, tensor.nbytes // n_experts
-    return [
-        _native.AssembledTensor(
-            f"{numbered(weight.huggingface, i, x)}.weight",
-            (cols, rows),
-            type_name,
-            [_native.Part(source, tensor.offset + x * step, type_name, rows)],
-        )
-        for x in range(n_experts)
-    ]
+    def _experts(self, tensor: "TensorInfo", type_name: str, weight: Weight, i: int) -> "list[AssembledTensor]":
+        n_experts = self.model.integer("expert_count")
+        n_cols, all_rows = tensor.dims[0], math.prod(tensor.dims[1:])
+        if all_rows % n_experts or tensor.nbytes % n_experts:
+            raise FormatError(f"{tensor.file}: {tensor.name}: has {all_rows} rows, expected as many for each of {n_experts} experts")
+        n_rows, step, source = all_rows // n_experts, tensor.nbytes // n_experts, self.sources.index(tensor.file)
+        return [
+            _native.AssembledTensor(
+                f"{numbered(weight.huggingface, i, x)}.weight",
+                (n_cols, n_rows),
+                type_name,
+                [_native.Part(source, tensor.offset + x * step, type_name, n_rows)],
+            )
+            for x in range(n_experts)
+        ]
