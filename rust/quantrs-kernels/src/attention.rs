@@ -12,6 +12,7 @@ use crate::Disjoint;
 use crate::elementwise::{exp, soft_cap};
 use crate::isa::{Isa, Machine, with_isa};
 use crate::kv_cache::{BLOCK, KvCache, SPAN};
+use crate::output;
 use crate::pool::Pool;
 use quantrs_simd::Level;
 use std::cell::RefCell;
@@ -413,7 +414,8 @@ fn multiply_rows<M: Isa, const ROWS: usize>(
             }
         }
         for (r, sums) in sums.into_iter().enumerate() {
-            crate::output::put(m, sums, &mut out[r * out_stride + column..]);
+            // SAFETY: row r of out has BLOCK places, by the assertions.
+            unsafe { output::put(m, sums, out.as_mut_ptr().add(r * out_stride + column)) };
         }
     }
 }
