@@ -6,6 +6,7 @@
 )]
 
 use crate::activations::FloatSpan;
+use crate::gemv::AHEAD;
 use crate::isa::Isa;
 use crate::output::{self, Output};
 use crate::unpack::SPAN;
@@ -13,8 +14,6 @@ use crate::{Disjoint, Matrix};
 use quantrs_simd::Level;
 use std::ops::Range;
 
-/// How far ahead of its use memory is asked for, in bytes.
-const AHEAD: usize = 4096;
 /// Rows of the widest panel.
 const MAX_ROWS: usize = 32;
 /// Columns from which the panel pays.

@@ -206,6 +206,17 @@ impl KvCache {
         out[self.len.saturating_sub(first).min(BLOCK) * self.shape.v_dim..].fill(0.0);
     }
 
+    /// The bytes of the keys and of the values of the [`BLOCK`] positions from `first` on, to be asked for ahead of their use; empty
+    /// where there are none.
+    pub(crate) fn bytes_ahead(&self, head: usize, first: usize) -> [&[u8]; 2] {
+        let at = head * SPAN + first % SPAN;
+        let Some(span) = self.spans.get(first / SPAN).filter(|_| first < self.len) else { return [&[]; 2] };
+        [
+            &span.k[at * self.k_row_bytes..][..BLOCK * self.k_row_bytes],
+            &span.v[at * self.v_row_bytes..][..BLOCK * self.v_row_bytes],
+        ]
+    }
+
     fn dequantize(&self, level: Level, bytes: &[u8], out: &mut [f32]) {
         let dequantize = self.kv_type.format().dequantize.expect("these formats can be decoded");
         dequantize(level, bytes, out);
