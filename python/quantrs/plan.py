@@ -157,7 +157,9 @@ class _Planner:
         self.patterns = _Patterns(options.tensor_types)
         self.wishes = self._wishes()
         self.imatrix, self.imatrix_names = self._open_imatrix()
-        self.arrangement: Arrangement = arrange(gguf, prune_layers=options.prune_layers, keep_split=options.keep_split)
+        self.arrangement: Arrangement = arrange(
+            gguf, prune_layers=options.prune_layers, keep_split=options.keep_split, keep_shapes=options.keep_shapes
+        )
 
     def plan(self, destination: str | None) -> Plan:
         choices = self._choose()

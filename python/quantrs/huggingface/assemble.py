@@ -32,7 +32,7 @@ _ALWAYS_F32 = ("blk.{i}.ffn_gate_inp", "blk.{i}.ffn_gate_inp_shexp", "position_e
 _FILE_TYPE_IDS = {"F32": 0, "F16": 1, "BF16": 32}
 
 
-def assemble(folder: Folder, *, pre: str | None = None, arch: str | None = None) -> "Gguf":
+def assemble(folder: Folder, *, pre: str | None = None, arch: str | None = None, to_run: bool = False) -> "Gguf":
     """The folder as a GGUF file that exists only in memory.
 
     Matrices keep their type (float8 becomes bfloat16); vectors, and what the reference converter always keeps exact, are float32.
@@ -45,6 +45,9 @@ def assemble(folder: Folder, *, pre: str | None = None, arch: str | None = None)
         Name of the pre-tokenizer, where it cannot be told from the tokenizer.
     arch : str, optional
         ``generic``: all tensors under their own names, no hyperparameters, no tokenizer.
+
+    to_run : bool
+        It will be run, not written: its ``tokenizer.json`` is used as it is and needs no name in GGUF's terms.
 
     Raises
     ------
@@ -73,7 +76,8 @@ def assemble(folder: Folder, *, pre: str | None = None, arch: str | None = None)
         else:
             header.set(f"{architecture}.{key}", value, value_type)
     header.set("general.quantization_version", 2, "u32")
-    for key, token_value, value_type in tokenizer_keys(folder.path, folder.config.values, pre=pre, n_vocab=n_vocab):
+    tokenizer = tokenizer_keys(folder.path, folder.config.values, pre=pre, n_vocab=n_vocab, name_rules=not to_run)
+    for key, token_value, value_type in tokenizer:
         header.set(key, cast("Value", token_value), value_type)
     return _native.Gguf.assembled(header, parts.sources, tensors)
 
