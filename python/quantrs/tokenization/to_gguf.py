@@ -28,8 +28,7 @@ _LLAMA_LIKE = frozenset({"llama", "mistral", "mixtral", "granite", "granitemoe",
 """Model types whose converter reads ``add_prefix_space``, and knows Code Llama and vocabularies of 49152 tokens."""
 _GEMMA = frozenset({"gemma", "gemma2", "gemma3", "gemma3_text"})
 _CODE_LLAMA_VOCAB, _NO_BOS_VOCAB = 32016, 49152
-_CODE_LLAMA = {"prefix": 32007, "suffix": 32008, "middle": 32009, "eot": 32010}
-_CODE_GEMMA = {"prefix": 67, "suffix": 69, "middle": 68, "eot": 107}
+_CODE_LLAMA_EOT, _CODE_GEMMA_EOT = 32010, 107
 _ADDED_SCORE, _UNUSED_SCORE = -1000.0, -10000.0
 _LOOKS_SPECIAL = re.compile(r"<\|.*\|>|<｜.*｜>|<unused.*>|<pad>|<mask>|<2mass>|\[@BOS@\]", re.DOTALL)
 """Added tokens that are control tokens although their files say otherwise. The list is llama.cpp's."""
@@ -71,18 +70,13 @@ def tokenizer_keys(folder: Path, config: Mapping[str, object], *, pre: str | Non
     model_type = _model_type(config)
     keys = _vocabulary_keys(source, model_type, pre, n_vocab)
     special = SpecialTokens.of_folder(source, n_vocab)
-    if model_type == "gemma" and keys[0][1] == "llama":
-        extra = {name: token_id for name, token_id in _CODE_GEMMA.items() if token_id < n_vocab}
-    elif model_type in _LLAMA_LIKE and n_vocab == _CODE_LLAMA_VOCAB:
-        extra = _CODE_LLAMA
-    else:
-        extra = {}
     flags = special.keys()
     if model_type in _LLAMA_LIKE and n_vocab == _NO_BOS_VOCAB:
         flags = _with(flags, ("tokenizer.ggml.add_bos_token", False, "bool"))
     keys += flags
     keys += _template_keys(source.chat_template())
-    keys += [(f"tokenizer.ggml.{name}_token_id", token_id, "u32") for name, token_id in extra.items() if name not in special.ids]
+    if (end_of_turn := _end_of_turn(model_type, n_vocab, keys)) is not None and "eot" not in special.ids:
+        keys.append(("tokenizer.ggml.eot_token_id", end_of_turn, "u32"))
     if (prefix := _space_prefix(source, model_type, keys)) is not None:
         entry: Key = ("tokenizer.ggml.add_space_prefix", prefix, "bool")
         keys = [entry, *keys] if model_type in _LLAMA_LIKE else [*keys, entry]
@@ -94,10 +88,16 @@ def _model_type(config: Mapping[str, object]) -> str:
     return name if isinstance(name, str) else ""
 
 
+def _end_of_turn(model_type: str, n_vocab: int, keys: Sequence[Key]) -> int | None:
+    """Ids that the converter knows by heart; no file of those models tells them."""
+    if model_type in _LLAMA_LIKE and n_vocab == _CODE_LLAMA_VOCAB:
+        return _CODE_LLAMA_EOT
+    return _CODE_GEMMA_EOT if model_type == "gemma" and keys[0][1] == "llama" and n_vocab > _CODE_GEMMA_EOT else None
+
+
 def _vocabulary_keys(source: TokenizerFolder, model_type: str, pre: str | None, n_vocab: int) -> list[Key]:
     path = source.path
-    byte_level_phi = model_type == "phi3" and source.tokenizer_class == "GPT2Tokenizer"
-    if source.has("tokenizer.model") and not byte_level_phi and looks_like_sentencepiece(path / "tokenizer.model"):
+    if _uses_sentencepiece(source, model_type):
         tokens, scores, types = _sentencepiece(source, n_vocab, like_phi=model_type == "phi3")
         return _llama_keys(tokens, scores, types)
     if source.tokenizer_json is not None:
@@ -140,6 +140,13 @@ def _vocabulary_keys(source: TokenizerFolder, model_type: str, pre: str | None, 
         ("tokenizer.ggml.token_type", types, "array[i32]"),
         ("tokenizer.ggml.merges", _merges(source), "array[string]"),
     ]
+
+
+def _uses_sentencepiece(source: TokenizerFolder, model_type: str) -> bool:
+    """There is a ``tokenizer.model``, and it is SentencePiece's. Phi-4 may bring one along that it does not use."""
+    if model_type == "phi3" and source.tokenizer_class == "GPT2Tokenizer":
+        return False
+    return source.has("tokenizer.model") and looks_like_sentencepiece(source.path / "tokenizer.model")
 
 
 def _llama_keys(tokens: list[str], scores: list[float], types: list[int]) -> list[Key]:
@@ -304,10 +311,8 @@ def _space_prefix(source: TokenizerFolder, model_type: str, keys: Sequence[Key])
         return said
     if keys[0][1] != "llama":
         return None
-    if model_type in _GEMMA:
-        return False
-    if source.has("tokenizer.model"):
-        return None if source.sentencepiece.adds_space else False
+    if _uses_sentencepiece(source, model_type):
+        return False if model_type in _GEMMA or not source.sentencepiece.adds_space else None
     return None if _adds_space(source) else False
 
 
