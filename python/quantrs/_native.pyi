@@ -297,7 +297,10 @@ class GgufHeader:
         """Remove `key` if present, then append it (the order in which llama.cpp's writer ends up)."""
     def remove(self, key: str, /) -> bool: ...
     def add_tensor(self, name: str, dims: Sequence[int], type_name: str, /) -> int:
-        """Append a tensor; returns its offset from the start of the data section (running sum, padded to the alignment)."""
+        """Append a tensor; returns its offset from the start of the data section (running sum, padded to the alignment).
+
+        `dims` is written as it is, trailing sizes of 1 too.
+        """
     def to_bytes(self) -> bytes:
         """Header, key/values, tensor infos and the padding before the data section."""
     data_len: int

@@ -327,9 +327,12 @@ class _Planner:
         if n_files > 1:
             set_split_keys(headers, len(tensors))
         members: list[list[_Member]] = [[] for _ in range(n_files)]
+        # The reference converter keeps trailing sizes of 1, which llama-quantize drops.
+        keeps_ones = self.gguf.is_assembled and not self.file_type.is_quantized
         for tensor, choice, entry in zip(tensors, choices, entries, strict=True):
             index = tensor.split if keep_split else 0
-            offset = headers[index].add_tensor(tensor.name, tensor.dims, choice.type_name)
+            dims = tensor.source.dims if keeps_ones else tensor.dims
+            offset = headers[index].add_tensor(tensor.name, dims, choice.type_name)
             members[index].append((tensor, choice, entry, offset))
         empty = [index for index in range(1, n_files) if not members[index]]
         if empty:

@@ -143,7 +143,8 @@ impl Header {
 
     /// Appends a tensor and returns its offset from the start of the data section: the running sum, padded.
     ///
-    /// `dims` begins with the row length.
+    /// `dims` begins with the row length and is written as it is: `llama-quantize` drops trailing sizes of 1, the reference converter
+    /// keeps them.
     ///
     /// # Errors
     /// [`FormatError::Edit`]: a name or shape that no reader accepts, a name that is there already.
@@ -183,12 +184,7 @@ impl Header {
         if !self.names.insert(name.to_owned()) {
             return Err(edit(what(), "the name a second time", "unique names"));
         }
-        self.tensors.push(HeaderTensor {
-            name: name.to_owned(),
-            dims: dims.to_vec(),
-            type_id: ggml_type.id,
-            offset,
-        });
+        self.tensors.push(HeaderTensor { name: name.to_owned(), dims: dims.to_vec(), type_id: ggml_type.id, offset });
         self.data_bytes = end;
         Ok(offset)
     }

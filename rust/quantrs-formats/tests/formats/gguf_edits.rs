@@ -68,7 +68,7 @@ fn the_alignment_key_decides_padding_and_must_come_before_the_tensors() {
 }
 
 #[test]
-fn dimensions_of_one_are_written_as_given() {
+fn trailing_dimensions_of_one_are_written_as_they_are() {
     let mut header = header();
     add(&mut header, "a", &[2, 3, 1, 1], "F32").unwrap();
     add(&mut header, "b", &[1, 1], "F32").unwrap();
