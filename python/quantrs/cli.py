@@ -117,12 +117,21 @@ def inspect(args: argparse.Namespace) -> int:
 
 
 def verify(args: argparse.Namespace) -> int:
-    """Fail if something is wrong with a file."""
+    """Fail if something is wrong with a file, or if two models are not the same."""
     from quantrs import progress
     from quantrs.text import human_bytes, printable
     from quantrs.verify import verify as verify_file
 
-    found = verify_file(args.file, threads=args.threads, watcher=progress.for_stderr())
+    watcher = progress.for_stderr()
+    if args.other is not None:
+        from quantrs.comparison import compare
+
+        compared = compare(args.file, args.other, pre=args.pre, arch=args.arch, threads=args.threads, watcher=watcher)
+        for text in (*compared.notices, *(f"{finding.where}: {finding.what}" for finding in compared.findings)):
+            _complain(text)
+        _show(args, compared.to_json, lambda: str(compared))
+        return _FAILED if compared.findings else _DONE
+    found = verify_file(args.file, threads=args.threads, watcher=watcher)
     for text in (*found.notices, *(f"{finding.where}: {finding.what}" for finding in found.findings)):
         _complain(text)
     summary = f"{printable(args.file)}: {len(found.findings) or 'no'} findings; {found.tensors} tensors, {human_bytes(found.nbytes)} read"

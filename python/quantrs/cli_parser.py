@@ -97,13 +97,17 @@ def build_parser(version: str, commands: dict[str, Command]) -> argparse.Argumen
 
     sub = add(
         "verify",
-        "look for damage in a GGUF file",
+        "look for damage in a GGUF file, or compare two models",
         details=(
-            "Bounds, overlaps, sizes, types, strings, and scales or values that are infinite or NaN.\nExit code 1 when something is found."
+            "One FILE: bounds, overlaps, sizes, types, strings, and scales or values that are infinite or NaN.\n"
+            "Two: tensors are equal within what their types round, hyperparameters are equal, and so are the token ids of hard texts;\n"
+            "what differs besides is listed. Exit code 1 when something is found."
         ),
-        examples="verify model.gguf",
+        examples="verify model.gguf\nverify SmolLM2-135M/ model-q4_k_m.gguf",
     )
     sub.add_argument("file", metavar="FILE", help="GGUF file; of a split model, the first one")
+    sub.add_argument("other", metavar="OTHER", nargs="?", help="model to compare with; then both may be checkpoint folders too")
+    _add_source_options(sub)
     _add_threads(sub)
     _add_output(sub)
 
