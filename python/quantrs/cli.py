@@ -141,10 +141,24 @@ def verify(args: argparse.Namespace) -> int:
 
 def size(args: argparse.Namespace) -> int:
     """Show sizes as each type."""
+    from quantrs.fitting import SizeRequest
     from quantrs.size_text import size_text
+    from quantrs.sizing import ModelSizes
     from quantrs.sizing import size as size_of
 
-    sizes = size_of(args.what)
+    request = SizeRequest(
+        n_ctx=args.context,
+        batch=args.batch,
+        kv_type=args.kv_type,
+        ram=args.ram,
+        vram=args.vram,
+        hardware=args.hardware,
+        pre=args.pre,
+        arch=args.arch,
+    )
+    sizes = size_of(args.what, request)
+    for notice in sizes.notices if isinstance(sizes, ModelSizes) else ():
+        _complain(notice)
     _show(args, sizes.to_json, lambda: size_text(sizes))
     return _DONE
 
