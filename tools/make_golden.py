@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
+import json
 import shutil
 import sys
 import zipfile
@@ -69,6 +70,43 @@ def copy_file(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
+WITH_WEIGHTS = ("tiny-gpt2", "tiny-llama3-rope", "tiny-qwen2moe")
+"""Checkpoints of which the weights are kept too: transposed, in pairs, of experts. Of the others names, shapes and settings will do."""
+
+
+def hf_files(folder: Path) -> Iterable[Path]:
+    """Settings, tokenizers and weights of the tiny checkpoints."""
+    yield from sorted(path for path in folder.glob("tiny-*/*") if path.suffix in (".json", ".safetensors"))
+
+
+def copy_hf(source: Path, target: Path) -> None:
+    """Copy one file of a checkpoint; of most safetensors files the header alone, as ``.header``."""
+    if source.suffix != ".safetensors" or source.parent.name in WITH_WEIGHTS:
+        shutil.copyfile(source, target)
+        return
+    with source.open("rb") as file:
+        length = file.read(8)
+        header = length + file.read(int.from_bytes(length, "little"))
+    target.with_suffix(".header").write_bytes(header)
+
+
+def copy_hf_gguf(source: Path, target: Path) -> None:
+    """Keep of a GGUF file, as ``.json``, its keys and of each tensor name, type, shape and the sha256 of its bytes."""
+    from gguf import GGUFReader
+
+    reader = GGUFReader(source)
+    keys = {}
+    for name, field in reader.fields.items():
+        if not name.startswith("GGUF."):
+            kinds = [kind.name.lower() for kind in field.types]
+            keys[name] = ["/".join(kinds), field.contents()]
+    tensors = [
+        [tensor.name, tensor.tensor_type.name, [int(n) for n in tensor.shape], hashlib.sha256(tensor.data.tobytes()).hexdigest()]
+        for tensor in reader.tensors
+    ]
+    target.with_suffix(".json").write_text(json.dumps({"keys": keys, "tensors": tensors}, separators=(",", ":")), encoding="utf-8")
+
+
 def without_row_3(key: str, array: NDArray[np.generic]) -> NDArray[np.generic]:
     """Drop weight row 3 of the dot products (a Gemma row); activations keep their four rows."""
     of_weights = key == "w_f32" or key.endswith(("/w", "/dot", "/dot_f64"))
@@ -107,6 +145,28 @@ SETS = {
         ),
         ggml_files,
         copy_ggml,
+    ),
+    "hf": GoldenSet(
+        Origin(
+            tool="save_pretrained of transformers 4.51.3, tiny models of random weights (tiny-llama is trained; its weights are not kept)",
+            commit="transformers 4.51.3",
+            flags="the defaults; shards of 400 kB for tiny-qwen2",
+            seed="none needed: the weights, or the headers of their files, are stored",
+            licence="constructed data: same as quantrs",
+        ),
+        hf_files,
+        copy_hf,
+    ),
+    "hf-gguf": GoldenSet(
+        Origin(
+            tool="convert_hf_to_gguf.py on the checkpoints of set hf, told that every pre-tokenizer is llama-bpe",
+            commit="llama.cpp 0c1e57098",
+            flags="--outtype f32",
+            seed="none needed: a conversion",
+            licence="constructed data: same as quantrs",
+        ),
+        lambda folder: sorted(folder.glob("*.gguf")),
+        copy_hf_gguf,
     ),
     "llama_quantize": GoldenSet(
         Origin(

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "AssembledTensor",
     "BlockFormat",
     "Cancelled",
     "Engine",
@@ -17,15 +18,17 @@ __all__ = [
     "GgufHeader",
     "Imatrix",
     "InputError",
+    "Part",
     "PartFile",
     "Progress",
     "QuantrsError",
-    "SourceFile",
+    "SafeTensors",
+    "Sources",
     "TensorInfo",
     "TensorWritten",
     "__version__",
     "block_formats",
-    "check_rows",
+    "check_tensor",
     "convert_rows",
     "default_threads",
     "level",
@@ -34,6 +37,7 @@ __all__ = [
     "matmul_i8",
     "read_bandwidth",
     "row_errors",
+    "safetensors_header",
 ]
 
 _Path = str | PathLike[str]
@@ -180,11 +184,55 @@ class TensorInfo:
     nbytes: int
     """Bytes of data (for an unknown type: up to the next tensor or the end of the file)."""
     file: str
-    """Path of the file that holds the data (splits have several)."""
+    """Path of the file that holds the data (splits have several); of an assembly the path or label that its first part lies in."""
+    parts: list[Part]
+    """What it is assembled from; empty for a tensor of a file."""
+    add: float
+    """Added to every value of an assembled tensor."""
+
+@final
+class Part:
+    """Rows of a tensor that lie together in one source."""
+
+    def __new__(cls, source: int, offset: int, stored: str, n_rows: int, order: str = "as_stored", n_heads: int = 0) -> Part:
+        """Describe rows.
+
+        Parameters
+        ----------
+        source
+            Index of the source.
+        offset
+            Of the first byte, from the start of the source.
+        stored
+            A ggml type or a dtype of safetensors files: ``BF16``, ``F8_E4M3``, ``Q4_K``, ``I64`` ...
+        n_rows
+            Rows of the tensor.
+        order
+            ``as_stored``; ``halves_to_pairs``: within each of `n_heads` groups of d rows, stored row ``j * d / 2 + i`` is row ``2 * i + j``
+            of the tensor; ``pairs_to_halves``: the inverse; ``transposed``: what is stored is ``[n_cols, n_rows]``.
+        """
+    source: int
+    offset: int
+    stored: str
+    n_rows: int
+    order: str
+    n_heads: int
+
+@final
+class AssembledTensor:
+    """A tensor whose rows are those of its parts, one after the other, converted to its type through float32 where they are of another."""
+
+    def __new__(cls, name: str, dims: Sequence[int], type_name: str, parts: Sequence[Part], add: float = 0.0) -> AssembledTensor:
+        """`dims` begins with the row length; `add` is added to every value, in float32 (F32, F16 and BF16 only)."""
+    name: str
+    dims: list[int]
+    type_name: str
+    parts: list[Part]
+    add: float
 
 @final
 class Gguf:
-    """The checked header of a GGUF file; for a split model of all its files. No tensor data is read."""
+    """The checked header of a GGUF file, for a split model of all its files; or an assembly. No tensor data is read."""
 
     @staticmethod
     def open(path: _Path) -> Gguf:
@@ -194,14 +242,34 @@ class Gguf:
         ------
         FileError, FormatError
         """
+    @staticmethod
+    def assembled(header: GgufHeader, sources: Sequence[_Path | tuple[str, NDArray[np.uint8]]], tensors: Sequence[AssembledTensor], /) -> Gguf:
+        """Make a model that exists as no file: `header`'s key/values, and tensors whose rows lie in `sources`.
+
+        A source is a path, or a label and contiguous bytes ``[n_bytes]``; these are lent: nobody may write to them as long as the model,
+        or an engine that was loaded from it, is in use. Names may be longer than GGUF allows, and dimensions more than 4.
+
+        Raises
+        ------
+        FileError
+            A source cannot be opened.
+        InputError
+            A tensor's parts do not make it up, or lie outside their source.
+        """
+    is_assembled: bool
     version: int
     alignment: int
     data_offset: int
     file_size: int
+    """Bytes of all files; of an assembly those of all its sources."""
     files: list[str]
-    """Paths; one unless the model is split."""
+    """Paths of what is read; one unless the model is split or assembled."""
+    sources: list[str]
+    """Paths and labels of everything that tensors lie in."""
+    def memory_checksums(self) -> list[tuple[str, int]]:
+        """Labels of the sources in memory, and CRC-32 of their bytes as they are now."""
     split_sizes: list[int]
-    """Number of tensors in each of `files`."""
+    """Number of tensors in each source."""
     notices: list[str]
     """What was accepted but is odd (unknown type ids, bad UTF-8 in values, missing final padding ...)."""
     def keys(self) -> list[str]: ...
@@ -234,6 +302,36 @@ class GgufHeader:
     """Bytes of the data section: every tensor padded to the alignment."""
 
 @final
+class SafeTensors:
+    """The checked header of a safetensors file. No tensor data is read."""
+
+    @staticmethod
+    def open(path: _Path) -> SafeTensors:
+        """Open a file.
+
+        Raises
+        ------
+        FileError, FormatError
+            It cannot be read, or its header is not sound: sizes, types, offsets, doubles, gaps and overlaps are checked.
+        """
+    tensors: list[tuple[str, str, tuple[int, ...], int, int]]
+    """Name, dtype (``BF16``), shape, offset from the start of the file and bytes, in the order of the data."""
+    metadata: dict[str, str]
+    """What stands under ``__metadata__``."""
+    file_size: int
+
+def safetensors_header(tensors: Sequence[tuple[str, str, Sequence[int]]], metadata: dict[str, str], /) -> tuple[bytes, list[int]]:
+    """Everything before the data of a file with these tensors (name, dtype, shape), and where each begins, from the start of the file.
+
+    Data lies end to end, by dtype (widest first) and name; the order given does not matter.
+
+    Raises
+    ------
+    InputError
+        An unknown dtype, or a name that is empty, reserved or there twice.
+    """
+
+@final
 class Imatrix:
     """An importance matrix file, GGUF or legacy ``.dat``."""
 
@@ -249,11 +347,20 @@ class Imatrix:
     def length(self, name: str, /) -> int | None: ...
 
 @final
-class SourceFile:
-    """A file opened for positioned reads."""
+class Sources:
+    """Where a model's tensors lie, to be read; files are opened at the first read and stay open."""
 
-    def __new__(cls, path: _Path) -> SourceFile: ...
-    def read(self, offset: int, length: int, /) -> bytes: ...
+    def __new__(cls, gguf: Gguf) -> Sources: ...
+    def read(self, tensor: TensorInfo, /) -> bytes:
+        """All data of a tensor, in its type.
+
+        Raises
+        ------
+        FileError
+            A file cannot be read.
+        InputError
+            The tensor is another model's, or its parts cannot be converted to its type.
+        """
 
 @final
 class PartFile:
@@ -270,11 +377,8 @@ class PartFile:
         self,
         offset: int,
         dst_type: str,
-        src: SourceFile,
-        src_offset: int,
-        src_type: str,
-        n_rows: int,
-        n_cols: int,
+        sources: Sources,
+        tensor: TensorInfo,
         *,
         name: str,
         imatrix: Imatrix | None = None,
@@ -282,12 +386,11 @@ class PartFile:
         measure: bool = False,
         progress: Progress | None = None,
     ) -> TensorWritten:
-        """Read rows at `src_offset`, convert, write at `offset`. With `imatrix` the column weights of `name` are used.
+        """Read a tensor, convert it, write it at `offset`. With `imatrix` the column weights of `name` are used.
 
-        Equal types copy the bytes. Data goes chunk by chunk: memory is a few MB per thread.
+        Equal types copy the bytes. Data goes chunk by chunk: memory is a few MB per thread, and a part that is to be transposed is
+        held whole.
         """
-    def copy_bytes(self, offset: int, src: SourceFile, src_offset: int, nbytes: int, *, progress: Progress | None = None) -> TensorWritten:
-        """Copy raw bytes (types that this build does not know)."""
     def checksum(self, offset: int, nbytes: int, /) -> int:
         """CRC-32 of a written range, for resuming."""
     def sync(self) -> None: ...
@@ -302,16 +405,18 @@ class TensorWritten:
     sum_squared: float
     max_error: float
 
-def check_rows(path: _Path, offset: int, type_name: str, n_rows: int, n_cols: int, *, threads: int | None = None) -> str | None:
+def check_tensor(sources: Sources, tensor: TensorInfo, *, threads: int | None = None) -> str | None:
     """Look for scales and values that are infinite or NaN; a text naming row and block, or None when all is well."""
 
 @final
 class Engine:
-    """A model at work: weights mapped from the file, and a context of tokens. Threads may share it; calls wait for each other."""
+    """A model at work: weights mapped from the files, and a context of tokens. Threads may share it; calls wait for each other."""
 
     @staticmethod
     def load(gguf: Gguf, graph: str, *, n_ctx: int, threads: int | None = None, activations: str = "int8", kv_type: str = "f16") -> Engine:
         """Map the model's files and find the tensors that `graph` (JSON of a `quantrs.families.GraphSpec`) names.
+
+        Tensors of an assembly that do not lie as they are used are read into memory.
 
         Raises
         ------

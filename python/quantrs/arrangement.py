@@ -47,9 +47,12 @@ def arrange(gguf: Gguf, *, prune_layers: Sequence[int], keep_split: bool) -> Arr
     Raises
     ------
     InputError
-        A layer to prune is absent, or no layer would be left; a tensor's type is not known to this build.
+        A layer to prune is absent, or no layer would be left; a tensor's type is not known to this build; the split of a model
+        that is no GGUF file is to be kept.
     """
-    split_of = {path: index for index, path in enumerate(gguf.files)}
+    if keep_split and gguf.is_assembled:
+        raise InputError("--keep-split: the source is no split GGUF model; its shards cannot be kept; leave the option out")
+    split_of = {path: index for index, path in enumerate(gguf.sources)}
     renumbering = _Renumbering(prune_layers)
     tensors = []
     for info in in_order(gguf):

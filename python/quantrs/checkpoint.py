@@ -23,31 +23,29 @@ MetadataValue = bool | int | float | str | list[bool] | list[int] | list[float] 
 _PLAIN_DTYPES = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "I8": "i1", "I16": "<i2", "I32": "<i4", "I64": "<i8"}
 
 
-class _Files:
-    """The model's files, each opened at the first read."""
+class _Data:
+    """The model's tensor data; files are opened at the first read."""
 
-    def __init__(self) -> None:
-        self._open: dict[str, _native.SourceFile] | None = {}
+    def __init__(self, gguf: "_native.Gguf") -> None:
+        self._sources: _native.Sources | None = _native.Sources(gguf)
 
     def read(self, tensor: "_native.TensorInfo") -> bytes:
-        if self._open is None:
+        if self._sources is None:
             raise InputError(f"{tensor.name}: the checkpoint is closed; read tensors inside the with block")
-        if tensor.file not in self._open:
-            self._open[tensor.file] = _native.SourceFile(tensor.file)
-        return self._open[tensor.file].read(tensor.offset, tensor.nbytes)
+        return self._sources.read(tensor)
 
     def close(self) -> None:
-        self._open = None
+        self._sources = None
 
 
 class Tensor:
     """One tensor of a `Checkpoint`; nothing is read before `data`, `quantized` or `dequantize` is used."""
 
-    __slots__ = ("_files", "_info")
+    __slots__ = ("_data", "_info")
 
-    def __init__(self, info: "_native.TensorInfo", files: _Files) -> None:
+    def __init__(self, info: "_native.TensorInfo", data: _Data) -> None:
         self._info = info
-        self._files = files
+        self._data = data
 
     @property
     def name(self) -> str:
@@ -74,7 +72,7 @@ class Tensor:
         """The bytes as stored, read anew at each use: uint8 ``[..., row_bytes]``, or flat for an unknown type."""
         import numpy as np
 
-        flat = np.frombuffer(self._files.read(self._info), np.uint8) if self.nbytes else np.empty(0, np.uint8)
+        flat = np.frombuffer(self._data.read(self._info), np.uint8) if self.nbytes else np.empty(0, np.uint8)
         rows = self.shape[:-1]
         return flat if self._info.type_name is None or not math.prod(rows) else flat.reshape(*rows, -1)
 
@@ -90,7 +88,7 @@ class Tensor:
 
         if self._info.type_name is None or not block_types.find(self._info.type_name).can_dequantize:
             raise InputError(f"{self.name}: found the type {self.type}, expected one of quantrs.types(); its bytes are in .data")
-        return QuantizedArray.from_bytes(self._files.read(self._info), self._info.type_name, self.shape)
+        return QuantizedArray.from_bytes(self._data.read(self._info), self._info.type_name, self.shape)
 
     def dequantize(self, *, threads: int | None = None) -> "npt.NDArray[np.float32]":
         """Read the tensor as float32 ``shape``; integers and float64 are converted as NumPy converts them.
@@ -136,14 +134,14 @@ class _Metadata(Mapping[str, MetadataValue]):
 class _Tensors(Mapping[str, Tensor]):
     """Tensors by name in the file's order; the table is built at the first look-up."""
 
-    def __init__(self, gguf: "_native.Gguf", files: _Files) -> None:
+    def __init__(self, gguf: "_native.Gguf", data: _Data) -> None:
         self._gguf = gguf
-        self._files = files
+        self._data = data
         self._by_name: dict[str, Tensor] | None = None
 
     def _table(self) -> dict[str, Tensor]:
         if self._by_name is None:
-            self._by_name = {info.name: Tensor(info, self._files) for info in self._gguf.tensors}
+            self._by_name = {info.name: Tensor(info, self._data) for info in self._gguf.tensors}
         return self._by_name
 
     def __getitem__(self, name: str) -> Tensor:
@@ -161,8 +159,8 @@ class Checkpoint:
 
     def __init__(self, gguf: "_native.Gguf") -> None:
         self._gguf = gguf
-        self._files = _Files()
-        self._tensors = _Tensors(gguf, self._files)
+        self._data = _Data(gguf)
+        self._tensors = _Tensors(gguf, self._data)
 
     @property
     def metadata(self) -> Mapping[str, MetadataValue]:
@@ -186,7 +184,7 @@ class Checkpoint:
 
     def close(self) -> None:
         """Let go of the files; tensors can no longer be read. Closing twice does no harm."""
-        self._files.close()
+        self._data.close()
 
     def __enter__(self) -> "Checkpoint":
         return self

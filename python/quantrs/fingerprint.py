@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ def fingerprint(source: "_native.Gguf", plan: "Plan") -> Job:
     return Job(
         version=_native.__version__,
         source=source_stamp(source),
-        source_header=_hash(_first_bytes(path, n_bytes) for path, n_bytes in _header_sizes(source).items()),
+        source_header=_hash(_source_pieces(source)),
         type=plan.file_type,
         options=repr(plan.options),
         imatrix=None if imatrix is None else _hash([_first_bytes(imatrix, None)]),
@@ -52,13 +52,32 @@ def source_stamp(source: "_native.Gguf") -> tuple[tuple[str, int, int], ...]:
     return tuple(stamps)
 
 
+def _source_pieces(source: "_native.Gguf") -> Iterator[bytes]:
+    """What tells sources apart that have the same paths, sizes and times: their headers, and how tensors are assembled from them."""
+    for path, n_bytes in _header_sizes(source).items():
+        yield _first_bytes(path, n_bytes)
+    yield from (repr(memory).encode("utf-8", "surrogateescape") for memory in source.memory_checksums())
+    for tensor in source.tensors:
+        if tensor.parts:
+            yield repr((tensor.name, tensor.dims, tensor.type_id, tensor.parts, tensor.add)).encode("utf-8", "surrogateescape")
+
+
 def _header_sizes(source: "_native.Gguf") -> dict[str, int | None]:
     """Bytes before the first tensor of each file; None (all of it) for a file without tensors."""
     sizes: dict[str, int | None] = dict.fromkeys(source.files)
-    for tensor in source.tensors:
-        known = sizes.get(tensor.file)
-        sizes[tensor.file] = tensor.offset if known is None else min(known, tensor.offset)
+    for path, offset in _data_offsets(source):
+        known = sizes.get(path)
+        sizes[path] = offset if known is None else min(known, offset)
     return sizes
+
+
+def _data_offsets(source: "_native.Gguf") -> Iterator[tuple[str, int]]:
+    names = source.sources
+    for tensor in source.tensors:
+        if tensor.parts:
+            yield from ((names[part.source], part.offset) for part in tensor.parts)
+        else:
+            yield tensor.file, tensor.offset
 
 
 def _first_bytes(path: str, n_bytes: int | None) -> bytes:

@@ -8,7 +8,6 @@ says (that tool pads to 32 and leaves the key), and strings keep NUL bytes.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from re import Pattern
 from typing import TYPE_CHECKING
 
@@ -170,7 +169,7 @@ class _Planner:
             tensors=tuple(tensor for file in files for tensor in file.tensors),
             files=tuple(files),
             file_bytes=sum(file.file_bytes for file in files),
-            source_bytes=sum(Path(path).stat().st_size for path in self.gguf.files),
+            source_bytes=self.gguf.file_size,
             file_type=self.file_type.name,
             notices=tuple(self.notices),
             refusals=tuple(self.refusals),

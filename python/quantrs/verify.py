@@ -1,6 +1,5 @@
 """``quantrs verify``: look for everything in a file that a reader could stumble over."""
 
-import math
 from dataclasses import asdict, dataclass
 from os import PathLike
 from typing import TYPE_CHECKING
@@ -69,7 +68,7 @@ def verify(path: "str | PathLike[str]", *, threads: int | None = None, watcher: 
     known = [t for t in gguf.tensors if t.type_name is not None and block_types.find(t.type_name).can_dequantize]
 
     def check() -> list[Finding]:
-        return [*_bad_strings(gguf), *_unknown_types(gguf), *_bad_data(known, threads, progress)]
+        return [*_bad_strings(gguf), *_unknown_types(gguf), *_bad_data(_native.Sources(gguf), known, threads, progress)]
 
     total_bytes = sum(t.nbytes for t in known)
     findings = run_watched(check, watcher=watcher or Watcher(), progress=progress, total_bytes=total_bytes)
@@ -126,15 +125,15 @@ def _unknown_types(gguf: _native.Gguf) -> "Iterator[Finding]":
             )
 
 
-def _bad_data(tensors: "list[_native.TensorInfo]", threads: int | None, progress: _Progress) -> "Iterator[Finding]":
+def _bad_data(
+    sources: _native.Sources, tensors: "list[_native.TensorInfo]", threads: int | None, progress: _Progress
+) -> "Iterator[Finding]":
     for tensor in tensors:
         if progress.cancelled:
             raise Cancelled("the check was cancelled")
         if tensor.nbytes:
             try:
-                text = _native.check_rows(
-                    tensor.file, tensor.offset, tensor.type_name or "", math.prod(tensor.dims[1:]), tensor.dims[0], threads=threads
-                )
+                text = _native.check_tensor(sources, tensor, threads=threads)
             except FileError as error:
                 text = str(error)
             if text:

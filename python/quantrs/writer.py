@@ -100,16 +100,14 @@ class Writer:
         return parts
 
     def _fill(self, parts: "list[_native.PartFile]") -> None:
-        sources: dict[str, _native.SourceFile] = {}
+        sources = _native.Sources(self.source)
         self._drop_damaged(parts)
         for part, file in zip(parts, self.plan.files, strict=True):
             part.write(0, file.header)
         for (index, name), tensor in self._tensors():
             if (index, name) in self.done:
                 continue
-            path = tensor.source.file
-            source = sources.get(path) or sources.setdefault(path, _native.SourceFile(path))
-            written = self._write_tensor(parts[index], source, tensor)
+            written = self._write_tensor(parts[index], sources, tensor)
             record = Record(file=index, tensor=name, crc32=written.crc32, clipped_blocks=written.clipped_blocks, errors=_errors(written))
             self.journal.add(record)
             self.done[index, name] = record
@@ -123,15 +121,12 @@ class Writer:
             if record is not None and parts[index].checksum(tensor.offset, tensor.nbytes) != record.crc32:
                 del self.done[index, name]
 
-    def _write_tensor(self, part: "_native.PartFile", source: "_native.SourceFile", tensor: "TensorPlan") -> "_native.TensorWritten":
+    def _write_tensor(self, part: "_native.PartFile", sources: "_native.Sources", tensor: "TensorPlan") -> "_native.TensorWritten":
         return part.write_tensor(
             tensor.offset,
             tensor.target_type,
-            source,
-            tensor.source.offset,
-            tensor.source_type,
-            tensor.n_rows,
-            tensor.n_cols,
+            sources,
+            tensor.source,
             name=tensor.imatrix_name or tensor.name,
             imatrix=self.plan.imatrix if tensor.imatrix_name else None,
             threads=self.threads,

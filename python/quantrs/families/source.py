@@ -1,8 +1,10 @@
 """What a family builder reads: hyperparameters and tensor names of a GGUF file, checked as they are read."""
 
 import re
+import struct
 from typing import TYPE_CHECKING
 
+from quantrs._native import Sources
 from quantrs.errors import FormatError, InputError
 
 if TYPE_CHECKING:
@@ -10,6 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Source"]
 
+_MAX_FACTORS = 65_536
 _BLOCK = re.compile(r"blk\.(\d+)\.")
 
 
@@ -114,6 +117,18 @@ class Source:
                 "get a file whose tokenizer belongs to the model"
             )
         return n_vocab
+
+    def factors(self, tensor: str) -> list[float] | None:
+        """The values of a small float32 tensor, or None when the file has none of that name."""
+        info = next((t for t in self._gguf.tensors if t.name == tensor), None)
+        if info is None:
+            return None
+        if info.type_name != "F32" or not 0 < info.nbytes <= 4 * _MAX_FACTORS:
+            raise FormatError(f"{info.file}: {tensor} is {info.nbytes} bytes of {info.type_name}, expected at most {_MAX_FACTORS} of F32")
+        values = struct.unpack(f"<{info.nbytes // 4}f", Sources(self._gguf).read(info))
+        if not all(abs(value) < float("inf") for value in values):
+            raise FormatError(f"{info.file}: {tensor} holds values that are not finite; get the file again")
+        return list(values)
 
     def unsupported(self, what: str) -> InputError:
         """An error for a variant of a family that the engine cannot run."""

@@ -80,12 +80,20 @@ _CACHED_WORD, _CACHED_WORDS = 64, 200_000
 
 
 class SentencePiece:
-    """Characters merged by the score of what they become, bytes for characters that are no token."""
+    """Characters merged by the score of what they become, bytes for characters that are no token.
+
+    Files made from a ``tokenizer.json`` alone give every token the same score. If such a file lists merges, as those of quantrs do, their
+    order is used instead: that is the model's own, while llama.cpp merges from the left.
+    """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
         self._ids = vocabulary.ids
         self._scores = vocabulary.scores or [0.0] * len(vocabulary.tokens)
+        self._ranks: dict[str, int] | None = None
+        if vocabulary.merges and not vocabulary.scores_tell:
+            last = len(vocabulary.merges) - 1
+            self._ranks = {merge: last - i for i, merge in enumerate(reversed(vocabulary.merges))}
         self._add_space = vocabulary.add_space_prefix is not False
         self._cache: dict[str, list[int]] = {}
 
@@ -118,10 +126,12 @@ class SentencePiece:
         return re.compile(f"(?<=[^{re.escape(''.join(sorted(inner | {SPACE})))}]){SPACE}")
 
     def _merge(self, text: str) -> list[int]:
-        ids, scores = self._ids, self._scores
+        ids, scores, ranks = self._ids, self._scores, self._ranks
 
         def rank(left: str, right: str) -> float | None:
             found = ids.get(left + right)
+            if ranks is not None:
+                return None if found is None else ranks.get(f"{left} {right}")
             return None if found is None else -scores[found]
 
         out: list[int] = []

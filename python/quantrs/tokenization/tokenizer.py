@@ -169,7 +169,7 @@ class Tokenizer:
             token = self.vocabulary.tokens[token_id]
             if token not in text or (not parse_special and self.vocabulary.types[token_id] != USER_DEFINED):
                 continue
-            strips = self._strips_after(token)
+            strips = self.strips_after(token)
             cut: list[str | int] = []
             for part in parts:
                 if isinstance(part, int):
@@ -184,7 +184,8 @@ class Tokenizer:
             parts = cut
         return parts
 
-    def _strips_after(self, token: str) -> bool:
+    def strips_after(self, token: str) -> bool:
+        """White space after a special token is dropped."""
         return self.vocabulary.strips_after_special and token not in ("<unk>", "<s>", "<|endoftext|>")
 
     def piece(self, token_id: int, *, special: bool = False) -> bytes:

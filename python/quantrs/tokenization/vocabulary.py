@@ -70,6 +70,11 @@ class Vocabulary:
     strips_after_special: bool
     """White space after a special token is dropped (Phi-3)."""
 
+    @property
+    def scores_tell(self) -> bool:
+        """The scores order the tokens; converters that know none write the same for every token."""
+        return len({score for score, kind in zip(self.scores, self.types, strict=False) if kind == NORMAL}) > 1
+
     @staticmethod
     def of_gguf(gguf: "Gguf") -> "Vocabulary | None":
         """Read it; None when the file has no tokens.

@@ -5,11 +5,14 @@
 
 mod chunks;
 mod progress;
+mod reader;
+mod stored;
 mod tensor;
 mod writeback;
 
 pub use progress::Progress;
-pub use tensor::{TensorSource, Written, check_tensor, copy_bytes, write_tensor};
+pub use reader::{ReadBuffers, TensorReader};
+pub use tensor::{Written, check_tensor, write_tensor};
 pub use writeback::Writeback;
 
 use quantrs_blocks::BlockError;

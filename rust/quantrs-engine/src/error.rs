@@ -1,5 +1,6 @@
 //! What can go wrong in loading and running a model.
 
+use quantrs_convert::ConvertError;
 use quantrs_kernels::KernelError;
 use std::path::PathBuf;
 
@@ -14,6 +15,9 @@ pub enum EngineError {
         /// The system's reason.
         reason: std::io::Error,
     },
+    /// A tensor that has to be copied cannot be read.
+    #[error(transparent)]
+    Read(#[from] ConvertError),
     /// The graph is not one: a field is missing, unknown or out of range.
     #[error("graph: {what}")]
     Graph {

@@ -1,4 +1,4 @@
-//! A loaded model: the graph with its tensors found in the mapped file.
+//! A loaded model: the graph with its tensors found.
 
 use crate::EngineError;
 use crate::block::Block;
@@ -29,12 +29,13 @@ pub struct Model {
 }
 
 impl Model {
-    /// Map the model's files and find every tensor of the graph. Reads norms and biases, no matrix.
+    /// Map the model's files and find every tensor of the graph. Reads norms and biases, and of the matrices those of an assembly
+    /// that do not lie as they are needed.
     ///
     /// # Errors
     /// [`EngineError`]: a tensor is missing, left over, or of another shape or type than the graph says.
     pub fn load(gguf: &Gguf, spec: &GraphSpec, level: Level) -> Result<Model, EngineError> {
-        let maps = Maps::open(gguf.paths())?;
+        let maps = Maps::open(gguf.sources())?;
         let tensors = Tensors::new(gguf, &maps, level);
         let GraphSpec { n_vocab, n_embd, n_ctx_train, .. } = *spec;
         let table = |name: &str, n_rows: usize| {

@@ -1,24 +1,29 @@
-//! Tensors of the file, looked up by name and checked against what the graph expects.
+//! Tensors of the model, looked up by name and checked against what the graph expects.
 
 use crate::EngineError;
 use crate::maps::{Maps, Place};
 use crate::spec::{LinearSpec, NormKind, NormSpec};
-use quantrs_blocks::{BlockFormat, by_id};
-use quantrs_formats::{Gguf, TensorInfo};
+use quantrs_blocks::{BlockFormat, by_id, with_threads};
+use quantrs_convert::TensorReader;
+use quantrs_formats::{Gguf, OpenSources, RowOrder, TensorInfo};
 use quantrs_kernels::{Matrix, norms};
 use quantrs_simd::Level;
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
-/// The file's tensors by name, and which of them were asked for.
+/// The model's tensors by name, and which of them were asked for.
 pub(crate) struct Tensors<'a> {
     by_name: HashMap<&'a str, &'a TensorInfo>,
     maps: &'a Maps,
     level: Level,
     used: RefCell<HashSet<String>>,
+    /// For tensors that cannot be used where they lie.
+    sources: OpenSources,
+    copies: RefCell<HashMap<String, Arc<Vec<u8>>>>,
 }
 
-/// A matrix in the file, or some rows of one, or one per expert.
+/// A matrix of the model, or some rows of one, or one per expert.
 #[derive(Clone, Debug)]
 pub(crate) struct Linear {
     /// Of the tensor.
@@ -46,7 +51,8 @@ pub(crate) struct Norm {
 impl<'a> Tensors<'a> {
     pub(crate) fn new(gguf: &'a Gguf, maps: &'a Maps, level: Level) -> Self {
         let by_name = gguf.tensors().iter().map(|t| (t.name.as_str(), t)).collect();
-        Tensors { by_name, maps, level, used: RefCell::default() }
+        let sources = gguf.open_sources();
+        Tensors { by_name, maps, level, used: RefCell::default(), sources, copies: RefCell::default() }
     }
 
     /// The tensor with exactly these dimensions, row length first; a last dimension of 1 may be left out, as writers do.
@@ -66,17 +72,41 @@ impl<'a> Tensors<'a> {
             tensor: name.to_owned(),
             found: by_id(info.type_id).map_or_else(|| format!("number {}", info.type_id), |f| f.name.to_owned()),
         })?;
+        Ok((format, self.place(info)?))
+    }
+
+    /// Where the tensor's bytes are: in its source if they lie there as they are needed, else in a copy.
+    fn place(&self, info: &TensorInfo) -> Result<Place, EngineError> {
+        let in_place = info.assembly.as_ref().is_none_or(|assembly| {
+            let part = &assembly.parts[0];
+            assembly.parts.len() == 1
+                && assembly.add == 0.0
+                && part.order == RowOrder::AsStored
+                && part.stored.type_id == Some(info.type_id)
+        });
+        if !in_place {
+            return Ok(Place::Owned(self.copy(info)?));
+        }
         let bytes = info.offset as usize..(info.offset + info.nbytes) as usize;
         // The header was checked against the file's size when it was read; the file may have changed since.
-        if bytes.end > self.maps.file_len(info.file) {
-            let expected = bytes.end;
-            return Err(EngineError::Size {
-                what: "bytes of the file",
-                found: self.maps.file_len(info.file),
-                expected,
-            });
+        let found = self.maps.source_len(info.file);
+        if bytes.end > found {
+            return Err(EngineError::Size { what: "bytes of the file", found, expected: bytes.end });
         }
-        Ok((format, Place { file: info.file, bytes }))
+        Ok(Place::Source { index: info.file, bytes })
+    }
+
+    /// The tensor's bytes, read once however many parts of the graph use it.
+    fn copy(&self, info: &TensorInfo) -> Result<Arc<Vec<u8>>, EngineError> {
+        if let Some(copy) = self.copies.borrow().get(&info.name) {
+            return Ok(copy.clone());
+        }
+        let (level, sources) = (self.level, &self.sources);
+        let mut bytes = vec![0; info.nbytes as usize];
+        with_threads(None, || TensorReader::new(level, sources, info)?.read_all(&mut bytes))?;
+        let copy = Arc::new(bytes);
+        self.copies.borrow_mut().insert(info.name.clone(), copy.clone());
+        Ok(copy)
     }
 
     /// A copy in float32 of a small tensor, all finite.
@@ -144,7 +174,7 @@ impl Linear {
     }
 
     /// The weights of one expert; 0 where there is but one matrix.
-    pub(crate) fn matrix<'m>(&self, maps: &'m Maps, expert: usize) -> Matrix<'m> {
+    pub(crate) fn matrix<'m>(&'m self, maps: &'m Maps, expert: usize) -> Matrix<'m> {
         debug_assert!(expert < self.n_matrices);
         let all = Matrix::new(self.format, maps.bytes(&self.place), self.tensor_rows * self.n_matrices, self.n_cols);
         let first = expert * self.tensor_rows + self.first_row;

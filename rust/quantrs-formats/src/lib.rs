@@ -5,6 +5,8 @@
 //!
 //! - [`Gguf`] opens a model (all files of a split one), [`GgufFile`] a single file or bytes in memory.
 //! - [`Header`] is the beginning of a file to be written.
+//! - [`Gguf::assembled`] makes a model from tensors in other files, or in memory, that exists nowhere as a file.
+//! - [`SafeTensorsFile`] opens one safetensors file; [`safetensors::write_header`] makes the beginning of one.
 //! - [`Imatrix`] reads importance matrices, both formats.
 //! - [`SourceFile`] and [`PartFile`] read and write at any position, from many threads.
 //!
@@ -34,16 +36,22 @@
 
 #![deny(unsafe_code)]
 
+pub mod assembly;
 pub mod chunks;
 pub mod error;
 pub mod ggml_types;
 pub mod gguf;
 pub mod imatrix;
+pub mod safetensors;
 pub mod source;
+pub mod sources;
 
+pub use assembly::{AssembledTensor, Assembly, Part, RowOrder, Stored};
 pub use chunks::{PartFile, SourceFile};
 pub use error::{FormatError, Place, Result};
 pub use ggml_types::{GGML_TYPES, GgmlType, REMOVED_TYPE_IDS};
 pub use gguf::{Array, Gguf, GgufFile, Header, NewValue, ScalarType, TensorInfo, Value, ValueType};
 pub use imatrix::Imatrix;
+pub use safetensors::SafeTensorsFile;
 pub use source::ReadAt;
+pub use sources::{OpenSources, Source};

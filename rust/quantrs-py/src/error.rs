@@ -94,12 +94,17 @@ impl From<Error> for PyErr {
                 Error::Level(error) => (&classes.input, error.to_string()),
                 Error::Kernel(error) => (&classes.input, error.to_string()),
                 Error::Format(error) => (of_format(error), error.to_string()),
-                Error::Convert(ConvertError::Values { .. }) => (&classes.input, error_text(&error)),
-                Error::Convert(ConvertError::File(format)) => (of_format(format), format.to_string()),
-                Error::Convert(ConvertError::Cancelled) => (&classes.cancelled, error_text(&error)),
+                Error::Convert(error) | Error::Engine(EngineError::Read(error)) => {
+                    let class = match error {
+                        ConvertError::Values { .. } => &classes.input,
+                        ConvertError::File(format) => of_format(format),
+                        ConvertError::Cancelled => &classes.cancelled,
+                    };
+                    (class, error.to_string())
+                }
                 Error::Engine(error) => {
                     let class = match error {
-                        EngineError::Map { .. } => &classes.file,
+                        EngineError::Map { .. } | EngineError::Read(_) => &classes.file,
                         EngineError::Graph { .. }
                         | EngineError::KvType { .. }
                         | EngineError::ContextFull { .. }
@@ -118,13 +123,6 @@ impl From<Error> for PyErr {
             };
             PyErr::from_type(class.bind(py).clone(), (message,))
         })
-    }
-}
-
-fn error_text(error: &Error) -> String {
-    match error {
-        Error::Convert(error) => error.to_string(),
-        _ => format!("{error:?}"),
     }
 }
 

@@ -1,13 +1,13 @@
-//! Files: positioned reads, and the output while it is being written.
+//! Tensors: read where they lie, and the output while it is being written.
 
 use crate::cpu::{checked_threads, format_named};
 use crate::error::Error;
+use crate::gguf::{Gguf, TensorInfo};
 use crate::imatrix::Imatrix;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use quantrs_blocks::with_threads;
-use quantrs_convert::{ConvertError, TensorSource, Writeback, Written};
-use quantrs_formats::ReadAt;
+use quantrs_convert::{ConvertError, TensorReader, Writeback, Written};
 use quantrs_simd::Level;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,25 +36,40 @@ impl Progress {
 }
 
 #[pyclass(frozen, module = "quantrs._native")]
-pub(crate) struct SourceFile {
-    inner: quantrs_formats::SourceFile,
+pub(crate) struct Sources {
+    inner: quantrs_formats::OpenSources,
+}
+
+impl Sources {
+    fn reader<'a>(&'a self, level: Level, tensor: &'a TensorInfo) -> Result<TensorReader<'a>, Error> {
+        let info = &tensor.inner;
+        let of_assembly = info.assembly.iter().flat_map(|assembly| &assembly.parts).map(|part| part.source);
+        if of_assembly.chain([info.file]).any(|source| !self.inner.has(source)) {
+            return Err(Error::Input(format!("{}: a tensor of another model", info.name)));
+        }
+        Ok(TensorReader::new(level, &self.inner, info)?)
+    }
 }
 
 #[pymethods]
-impl SourceFile {
+impl Sources {
     #[new]
-    fn new(path: PathBuf) -> Result<SourceFile, Error> {
-        Ok(SourceFile { inner: quantrs_formats::SourceFile::open(path)? })
+    fn new(gguf: &Gguf) -> Sources {
+        Sources { inner: gguf.inner.open_sources() }
     }
 
-    #[pyo3(signature = (offset, length, /))]
-    fn read<'py>(&self, py: Python<'py>, offset: u64, length: usize) -> PyResult<Bound<'py, PyBytes>> {
-        // Before the bytes are allocated: no length can ask for more than the file holds.
-        if offset.checked_add(length as u64).is_none_or(|end| end > self.inner.size()) {
-            let (path, size) = (self.inner.path().display(), self.inner.size());
-            return Err(Error::Input(format!("{path}: {length} bytes at {offset} are past its end at {size}")).into());
-        }
-        PyBytes::new_with(py, length, |out| Ok(self.inner.read_at(offset, out).map_err(Error::from)?))
+    #[pyo3(signature = (tensor, /))]
+    fn read<'py>(&self, py: Python<'py>, tensor: &TensorInfo) -> PyResult<Bound<'py, PyBytes>> {
+        let level = Level::from_env().map_err(Error::from)?;
+        // A type that this build does not know is still so many bytes.
+        let unknown = tensor.inner.ggml_type().is_none();
+        PyBytes::new_with(py, tensor.inner.nbytes as usize, |out| {
+            let read = || match unknown {
+                true => Ok(self.inner.read_at(tensor.inner.file, tensor.inner.offset, out)?),
+                false => Ok(self.reader(level, tensor)?.read_all(out)?),
+            };
+            Ok(py.detach(|| with_threads(None, read)).map_err(|e: Error| e)?)
+        })
     }
 }
 
@@ -128,8 +143,7 @@ impl PartFile {
     }
 
     #[pyo3(signature = (
-        offset, dst_type, src, src_offset, src_type, n_rows, n_cols, *,
-        name, imatrix=None, threads=None, measure=false, progress=None
+        offset, dst_type, sources, tensor, *, name, imatrix=None, threads=None, measure=false, progress=None
     ))]
     #[allow(clippy::too_many_arguments, reason = "the Python signature")]
     fn write_tensor(
@@ -137,11 +151,8 @@ impl PartFile {
         py: Python<'_>,
         offset: u64,
         dst_type: &str,
-        src: &SourceFile,
-        src_offset: u64,
-        src_type: &str,
-        n_rows: usize,
-        n_cols: usize,
+        sources: &Sources,
+        tensor: &TensorInfo,
         name: &str,
         imatrix: Option<&Imatrix>,
         threads: Option<usize>,
@@ -150,43 +161,17 @@ impl PartFile {
     ) -> Result<TensorWritten, Error> {
         let (level, threads) = (Level::from_env()?, checked_threads(threads)?);
         let format = format_named(dst_type)?;
-        let source = TensorSource {
-            name,
-            file: &src.inner,
-            offset: src_offset,
-            format: format_named(src_type)?,
-            n_rows,
-            n_cols,
-        };
         let importance = imatrix.and_then(|im| im.inner.values(name));
         let unwatched = quantrs_convert::Progress::default();
         let progress = progress.map_or(&unwatched, |p| &p.inner);
         self.with(py, |Open { file, writeback }| {
             let write = || {
-                quantrs_convert::write_tensor(
+                let source = sources.reader(level, tensor)?;
+                Ok::<_, Error>(quantrs_convert::write_tensor(
                     level, &source, format, importance, file, offset, measure, writeback, progress,
-                )
+                )?)
             };
             Ok(with_threads(threads, write)?.into())
-        })
-    }
-
-    #[pyo3(signature = (offset, src, src_offset, nbytes, *, progress=None))]
-    fn copy_bytes(
-        &self,
-        py: Python<'_>,
-        offset: u64,
-        src: &SourceFile,
-        src_offset: u64,
-        nbytes: u64,
-        progress: Option<&Progress>,
-    ) -> Result<TensorWritten, Error> {
-        let unwatched = quantrs_convert::Progress::default();
-        let progress = progress.map_or(&unwatched, |p| &p.inner);
-        self.with(py, |Open { file, writeback }| {
-            let copy =
-                || quantrs_convert::copy_bytes(&src.inner, src_offset, nbytes, file, offset, writeback, progress);
-            Ok(with_threads(None, copy)?.into())
         })
     }
 
@@ -205,22 +190,18 @@ impl PartFile {
 }
 
 #[pyfunction]
-#[pyo3(signature = (path, offset, type_name, n_rows, n_cols, *, threads=None))]
-pub(crate) fn check_rows(
+#[pyo3(signature = (sources, tensor, *, threads=None))]
+pub(crate) fn check_tensor(
     py: Python<'_>,
-    path: PathBuf,
-    offset: u64,
-    type_name: &str,
-    n_rows: usize,
-    n_cols: usize,
+    sources: &Sources,
+    tensor: &TensorInfo,
     threads: Option<usize>,
 ) -> Result<Option<String>, Error> {
-    let (format, threads) = (format_named(type_name)?, checked_threads(threads)?);
-    let file = quantrs_formats::SourceFile::open(path)?;
-    let source = TensorSource { name: "", file: &file, offset, format, n_rows, n_cols };
-    match py.detach(|| with_threads(threads, || quantrs_convert::check_tensor(&source))) {
+    let (level, threads) = (Level::from_env()?, checked_threads(threads)?);
+    let check = || Ok(quantrs_convert::check_tensor(&sources.reader(level, tensor)?)?);
+    match py.detach(|| with_threads(threads, check)) {
         Ok(()) => Ok(None),
-        Err(ConvertError::Values { source, .. }) => Ok(Some(source.to_string())),
-        Err(error) => Err(error.into()),
+        Err(Error::Convert(ConvertError::Values { source, .. })) => Ok(Some(source.to_string())),
+        Err(error) => Err(error),
     }
 }

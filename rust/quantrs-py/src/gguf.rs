@@ -1,9 +1,10 @@
 //! GGUF headers: read and edited.
 
+use crate::assembly::{AssembledTensor, NewSource, Part};
 use crate::error::Error;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyList, PyString};
+use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyList, PyString, PyTuple};
 use quantrs_formats::{GgmlType, NewValue, Value, ValueType};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -65,15 +66,59 @@ fn from_python(value: &Bound<'_, PyAny>) -> PyResult<NewValue> {
     }
 }
 
-#[pyclass(frozen, get_all, module = "quantrs._native")]
+#[pyclass(frozen, module = "quantrs._native")]
 pub(crate) struct TensorInfo {
-    name: String,
-    dims: Py<pyo3::types::PyTuple>,
-    type_id: u32,
-    type_name: Option<&'static str>,
-    offset: u64,
-    nbytes: u64,
+    pub(crate) inner: quantrs_formats::TensorInfo,
+    dims: Py<PyTuple>,
     file: OsString,
+}
+
+#[pymethods]
+impl TensorInfo {
+    #[getter]
+    fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    #[getter]
+    fn dims(&self, py: Python<'_>) -> Py<PyTuple> {
+        self.dims.clone_ref(py)
+    }
+
+    #[getter]
+    fn type_id(&self) -> u32 {
+        self.inner.type_id
+    }
+
+    #[getter]
+    fn type_name(&self) -> Option<&'static str> {
+        self.inner.ggml_type().map(|t| t.name)
+    }
+
+    #[getter]
+    fn offset(&self) -> u64 {
+        self.inner.offset
+    }
+
+    #[getter]
+    fn nbytes(&self) -> u64 {
+        self.inner.nbytes
+    }
+
+    #[getter]
+    fn file(&self) -> &OsString {
+        &self.file
+    }
+
+    #[getter]
+    fn parts(&self) -> Vec<Part> {
+        self.inner.assembly.iter().flat_map(|assembly| &assembly.parts).map(|part| Part { inner: *part }).collect()
+    }
+
+    #[getter]
+    fn add(&self) -> f32 {
+        self.inner.assembly.as_ref().map_or(0.0, |assembly| assembly.add)
+    }
 }
 
 #[pyclass(frozen, module = "quantrs._native")]
@@ -83,25 +128,42 @@ pub(crate) struct Gguf {
     tensors: Py<PyList>,
 }
 
+impl Gguf {
+    fn new(py: Python<'_>, inner: quantrs_formats::Gguf) -> PyResult<Gguf> {
+        let names: Vec<OsString> = inner.sources().iter().map(quantrs_formats::Source::name).collect();
+        let tensors = PyList::empty(py);
+        for t in inner.tensors() {
+            let dims = PyTuple::new(py, &t.dims)?.unbind();
+            tensors.append(TensorInfo { inner: t.clone(), dims, file: names[t.file].clone() })?;
+        }
+        Ok(Gguf { inner, tensors: tensors.unbind() })
+    }
+}
+
 #[pymethods]
 impl Gguf {
     #[staticmethod]
     fn open(py: Python<'_>, path: PathBuf) -> PyResult<Gguf> {
-        let inner = py.detach(|| quantrs_formats::Gguf::open(path)).map_err(Error::from)?;
-        let paths: Vec<OsString> = inner.paths().map(|p| p.as_os_str().to_owned()).collect();
-        let tensors = PyList::empty(py);
-        for t in inner.tensors() {
-            tensors.append(TensorInfo {
-                name: t.name.clone(),
-                dims: pyo3::types::PyTuple::new(py, &t.dims)?.unbind(),
-                type_id: t.type_id,
-                type_name: t.ggml_type().map(|t| t.name),
-                offset: t.offset,
-                nbytes: t.nbytes,
-                file: paths[t.file].clone(),
-            })?;
-        }
-        Ok(Gguf { inner, tensors: tensors.unbind() })
+        Gguf::new(py, py.detach(|| quantrs_formats::Gguf::open(path)).map_err(Error::from)?)
+    }
+
+    #[staticmethod]
+    #[pyo3(signature = (header, sources, tensors, /))]
+    fn assembled(
+        py: Python<'_>,
+        header: &GgufHeader,
+        sources: Vec<NewSource<'_>>,
+        tensors: Vec<PyRef<'_, AssembledTensor>>,
+    ) -> PyResult<Gguf> {
+        let sources = sources.into_iter().map(NewSource::into_source).collect::<Result<Vec<_>, _>>()?;
+        let tensors: Vec<_> = tensors.iter().map(|t| t.inner.clone()).collect();
+        let header = header.lock().clone();
+        Gguf::new(py, py.detach(|| quantrs_formats::Gguf::assembled(&header, sources, tensors)).map_err(Error::from)?)
+    }
+
+    #[getter]
+    fn is_assembled(&self) -> bool {
+        self.inner.is_assembled()
     }
 
     #[getter]
@@ -127,6 +189,16 @@ impl Gguf {
     #[getter]
     fn files(&self) -> Vec<OsString> {
         self.inner.paths().map(|p| p.as_os_str().to_owned()).collect()
+    }
+
+    #[getter]
+    fn sources(&self) -> Vec<OsString> {
+        self.inner.sources().iter().map(quantrs_formats::Source::name).collect()
+    }
+
+    fn memory_checksums(&self, py: Python<'_>) -> Vec<(OsString, u32)> {
+        let checksum = |s: &quantrs_formats::Source| Some((s.name(), s.memory_checksum()?));
+        py.detach(|| self.inner.sources().iter().filter_map(checksum).collect())
     }
 
     #[getter]

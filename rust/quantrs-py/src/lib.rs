@@ -1,6 +1,7 @@
 //! Python module `quantrs._native`: check, release the GIL, call, wrap. Its typed face is `python/quantrs/_native.pyi`.
 
 mod arrays;
+mod assembly;
 mod cpu;
 mod engine;
 mod error;
@@ -8,6 +9,7 @@ mod files;
 mod gguf;
 mod imatrix;
 mod matmul;
+mod safetensors;
 
 use pyo3::prelude::*;
 
@@ -28,12 +30,16 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<gguf::Gguf>()?;
     m.add_class::<gguf::GgufHeader>()?;
     m.add_class::<gguf::TensorInfo>()?;
+    m.add_class::<assembly::Part>()?;
+    m.add_class::<assembly::AssembledTensor>()?;
+    m.add_class::<safetensors::SafeTensors>()?;
+    m.add_function(wrap_pyfunction!(safetensors::safetensors_header, m)?)?;
     m.add_class::<imatrix::Imatrix>()?;
     m.add_class::<files::Progress>()?;
-    m.add_class::<files::SourceFile>()?;
+    m.add_class::<files::Sources>()?;
     m.add_class::<files::PartFile>()?;
     m.add_class::<files::TensorWritten>()?;
-    m.add_function(wrap_pyfunction!(files::check_rows, m)?)?;
+    m.add_function(wrap_pyfunction!(files::check_tensor, m)?)?;
     m.add_class::<engine::Engine>()?;
     Ok(())
 }

@@ -9,7 +9,8 @@ mod tensors;
 mod value;
 mod writer;
 
-use std::path::Path;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 pub use encode::NewValue;
 pub use file::GgufFile;
@@ -17,15 +18,22 @@ pub use tensors::TensorInfo;
 pub use value::{Array, Elements, ScalarType, Value, ValueType};
 pub use writer::Header;
 
-use crate::error::Result;
+use crate::assembly::AssembledTensor;
+use crate::error::{FormatError, Result};
+use crate::sources::{OpenSources, Source};
 
-/// A whole model: one file, or all files of a split one. No tensor data is read.
+/// A whole model: one file, all files of a split one, or an assembly of tensors that lie elsewhere. No tensor data is read.
 #[derive(Debug, Clone)]
 pub struct Gguf {
     /// At least one; the first carries the metadata.
     files: Vec<GgufFile>,
-    /// Of all files, file after file; `TensorInfo::file` is set.
+    /// Where tensor data lies: the files, but for an assembly.
+    sources: Vec<Source>,
+    /// Of all sources.
+    source_bytes: u64,
+    /// Of all files, file after file; `TensorInfo::file` is an index of `sources`.
     tensors: Vec<TensorInfo>,
+    assembled: bool,
 }
 
 impl Gguf {
@@ -42,7 +50,65 @@ impl Gguf {
         for (i, file) in files.iter_mut().enumerate() {
             tensors.extend(std::mem::take(&mut file.tensors).into_iter().map(|t| TensorInfo { file: i, ..t }));
         }
-        Ok(Self { files, tensors })
+        let sources = files.iter().map(|file| Source::File(file.path().into())).collect();
+        let source_bytes = files.iter().map(GgufFile::file_size).sum();
+        Ok(Self { files, sources, source_bytes, tensors, assembled: false })
+    }
+
+    /// Makes a model of key/values and of tensors whose rows lie in `sources`.
+    ///
+    /// # Errors
+    /// [`FormatError`]: a source that cannot be opened, a header with tensors, or a tensor whose parts do not make it up or do not
+    /// lie within their source.
+    pub fn assembled(header: &Header, sources: Vec<Source>, tensors: Vec<AssembledTensor>) -> Result<Self> {
+        if header.data_len() > 0 {
+            let (found, expected) = ("a header that has tensors".into(), "one of key/values alone".into());
+            return Err(FormatError::Edit { what: "assembly".into(), found, expected });
+        }
+        let sizes = sources.iter().map(Source::size).collect::<Result<Vec<u64>>>()?;
+        let mut names = HashSet::new();
+        let mut infos = Vec::with_capacity(tensors.len());
+        for tensor in &tensors {
+            if !names.insert(tensor.name.as_str()) {
+                let what = format!("tensor '{}'", tensor.name);
+                let (found, expected) = ("the name a second time".into(), "unique names".into());
+                return Err(FormatError::Edit { what, found, expected });
+            }
+            let nbytes = tensor.check(&sources, &sizes)?;
+            // There is one: a tensor has at least one row.
+            let first = tensor.assembly.parts[0];
+            infos.push(TensorInfo {
+                name: tensor.name.clone(),
+                dims: tensor.dims.clone(),
+                type_id: tensor.ggml_type.id,
+                offset: first.offset,
+                nbytes,
+                file: first.source,
+                assembly: Some(tensor.assembly.clone()),
+            });
+        }
+        let path = sources.first().map(|s| PathBuf::from(s.name())).unwrap_or_default();
+        let bytes = header.to_bytes();
+        let files = vec![GgufFile::parse(bytes.as_slice(), &path)?];
+        Ok(Self { files, sources, source_bytes: sizes.iter().sum(), tensors: infos, assembled: true })
+    }
+
+    /// Whether it was assembled, and exists as no file.
+    #[must_use]
+    pub fn is_assembled(&self) -> bool {
+        self.assembled
+    }
+
+    /// Where tensor data lies.
+    #[must_use]
+    pub fn sources(&self) -> &[Source] {
+        &self.sources
+    }
+
+    /// The sources, to be read.
+    #[must_use]
+    pub fn open_sources(&self) -> OpenSources {
+        OpenSources::new(&self.sources)
     }
 
     fn first(&self) -> &GgufFile {
@@ -67,21 +133,21 @@ impl Gguf {
         self.first().data_offset()
     }
 
-    /// Bytes of all files.
+    /// Bytes of all sources: of the files, but for an assembly.
     #[must_use]
     pub fn file_size(&self) -> u64 {
-        self.files.iter().map(GgufFile::file_size).sum()
+        self.source_bytes
     }
 
-    /// Paths of the files; one unless the model is split.
-    pub fn paths(&self) -> impl ExactSizeIterator<Item = &Path> {
-        self.files.iter().map(GgufFile::path)
+    /// Paths of the files that are read; one unless the model is split or assembled.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.sources.iter().filter_map(Source::path)
     }
 
-    /// Number of tensors in each file.
+    /// Number of tensors in each source (that begin in it).
     #[must_use]
     pub fn split_sizes(&self) -> Vec<usize> {
-        let mut sizes = vec![0; self.files.len()];
+        let mut sizes = vec![0; self.sources.len()];
         self.tensors.iter().for_each(|t| sizes[t.file] += 1);
         sizes
     }

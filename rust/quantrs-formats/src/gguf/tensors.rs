@@ -1,6 +1,9 @@
 //! Tensor entries of a file, and the check that their data lies where it may.
 
+use std::sync::Arc;
+
 use super::cursor::Cursor;
+use crate::assembly::Assembly;
 use crate::error::{FormatError, Result, preview};
 use crate::ggml_types::{GgmlType, REMOVED_TYPE_IDS};
 use crate::source::ReadAt;
@@ -12,12 +15,12 @@ pub(crate) const MAX_DIMS: usize = 4;
 /// The shortest entry: name length, a one-byte name, dimension count, type, offset.
 const MIN_ENTRY_BYTES: u64 = 8 + 1 + 4 + 4 + 8;
 
-/// One tensor of a file; where its data lies was checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One tensor of a model; where its data lies was checked.
+#[derive(Debug, Clone, PartialEq)]
 pub struct TensorInfo {
-    /// Unique, 1 to 63 bytes.
+    /// Unique, 1 to 63 bytes; of an assembled model of any length.
     pub name: String,
-    /// 1 to 4 sizes, none 0, row length first (the reverse of NumPy's shape).
+    /// 1 to 4 sizes (of an assembled model any number), none 0, row length first (the reverse of NumPy's shape).
     pub dims: Vec<u64>,
     /// ggml type id; [`TensorInfo::ggml_type`] is None for one that is not known.
     pub type_id: u32,
@@ -25,8 +28,10 @@ pub struct TensorInfo {
     pub offset: u64,
     /// Bytes of data, without padding (of an unknown type: up to the next tensor or the end of the file).
     pub nbytes: u64,
-    /// Which file of a split model holds the data.
+    /// Which source holds the data: a file of a split model.
     pub file: usize,
+    /// What it is put together from; `offset` and `file` are then those of its first part. None for what lies as it is.
+    pub assembly: Option<Arc<Assembly>>,
 }
 
 impl TensorInfo {
@@ -164,7 +169,12 @@ fn parse_entry<S: ReadAt + ?Sized>(cursor: &mut Cursor<'_, S>, i: u64, without_d
     };
     let offset_at = cursor.position();
     let offset = cursor.u64(format_args!("offset of tensor '{name}'"))?;
-    Ok(RawTensor { info: TensorInfo { name, dims, type_id, offset, nbytes, file: 0 }, entry_at, type_at, offset_at })
+    Ok(RawTensor {
+        info: TensorInfo { name, dims, type_id, offset, nbytes, file: 0, assembly: None },
+        entry_at,
+        type_at,
+        offset_at,
+    })
 }
 
 /// Checks all ranges and turns them into ranges of the file. `place` tells an offset and field of the header as a place.

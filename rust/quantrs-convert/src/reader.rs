@@ -1,0 +1,333 @@
+//! A tensor's bytes in its own type, wherever its rows lie and however they are stored.
+
+use crate::ConvertError;
+use crate::stored::Decoder;
+use quantrs_blocks::{BlockError, BlockFormat, Chunk, Converter, Place, Scratch, by_id, by_name};
+use quantrs_formats::{OpenSources, Part, RowOrder, TensorInfo};
+use quantrs_simd::Level;
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Stored rows that are transposed at a time: as many values lie together in the result.
+const TILE: usize = 64;
+/// Bytes that are read at a time where a whole tensor or part is wanted.
+const READ_BYTES: usize = 1 << 20;
+
+/// A tensor `[n_rows, n_cols]`, ready to be read by many threads.
+#[derive(Debug)]
+pub struct TensorReader<'a> {
+    sources: &'a OpenSources,
+    level: Level,
+    info: &'a TensorInfo,
+    format: &'static BlockFormat,
+    n_rows: usize,
+    n_cols: usize,
+    row_bytes: usize,
+    /// Empty for a tensor that lies as it is.
+    parts: Vec<PartReader>,
+}
+
+#[derive(Debug)]
+struct PartReader {
+    part: Part,
+    /// Rows of the tensor.
+    rows: Range<usize>,
+    /// Of a stored row, after it was transposed where that is asked for.
+    row_bytes: usize,
+    /// All of it, where stored rows are columns.
+    transposed: Option<Vec<u8>>,
+    /// None where the bytes are the tensor's already.
+    conversion: Option<Conversion>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Conversion {
+    decoder: Decoder,
+    add: f32,
+    /// From float32; None where that is the tensor's type.
+    encoder: Option<Converter<'static>>,
+}
+
+/// Buffers of one worker, reused from read to read.
+#[derive(Debug, Default)]
+pub struct ReadBuffers {
+    rows: Vec<u8>,
+    stored: Vec<u8>,
+    values: Vec<f32>,
+    scratch: Scratch,
+}
+
+/// Some columns of some rows: several rows only where the columns are all.
+struct Span {
+    /// Within the part.
+    rows: Range<usize>,
+    cols: Range<usize>,
+}
+
+impl<'a> TensorReader<'a> {
+    /// Check that the tensor can be read. Parts to be transposed are read now, on the threads of the current pool.
+    ///
+    /// # Errors
+    /// [`ConvertError`]: a type that cannot be decoded or written, or a file that cannot be read.
+    pub fn new(level: Level, sources: &'a OpenSources, info: &'a TensorInfo) -> Result<Self, ConvertError> {
+        let named = |source: BlockError| ConvertError::Values { name: info.name.clone(), source };
+        let format = by_id(info.type_id).ok_or_else(|| named(unknown_type()))?;
+        let n_cols = info.dims[0] as usize;
+        let n_rows = info.dims[1..].iter().product::<u64>() as usize;
+        let row_bytes = format
+            .row_bytes(n_cols)
+            .ok_or_else(|| named(BlockError::RowLength { n_cols, block_len: format.block_len, format: format.name }))?;
+        let mut reader = TensorReader { sources, level, info, format, n_rows, n_cols, row_bytes, parts: Vec::new() };
+        if let Some(assembly) = &info.assembly {
+            let mut first = 0;
+            for part in &assembly.parts {
+                let read = reader.part(part, first, assembly.add)?;
+                first = read.rows.end;
+                reader.parts.push(read);
+            }
+        }
+        Ok(reader)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &'a str {
+        &self.info.name
+    }
+
+    /// The type of the bytes that are read.
+    #[must_use]
+    pub fn format(&self) -> &'static BlockFormat {
+        self.format
+    }
+
+    /// Product of all dimensions but the first.
+    #[must_use]
+    pub fn n_rows(&self) -> usize {
+        self.n_rows
+    }
+
+    /// Values per row.
+    #[must_use]
+    pub fn n_cols(&self) -> usize {
+        self.n_cols
+    }
+
+    /// Bytes of the tensor in its own type.
+    #[must_use]
+    pub fn nbytes(&self) -> usize {
+        self.n_rows * self.row_bytes
+    }
+
+    fn part(&self, part: &Part, first: usize, add: f32) -> Result<PartReader, ConvertError> {
+        let named = |source: BlockError| ConvertError::Values { name: self.info.name.clone(), source };
+        let same = part.stored.type_id == Some(self.info.type_id) && add == 0.0;
+        let conversion = if same {
+            None
+        } else {
+            let f32_format = by_name("F32").expect("the registry has it");
+            let encoder = (self.format.id != f32_format.id)
+                .then(|| Converter::new(self.level, f32_format, self.format, self.n_rows, self.n_cols, None));
+            let decoder = Decoder::of(part.stored).map_err(named)?;
+            Some(Conversion { decoder, add, encoder: encoder.transpose().map_err(named)? })
+        };
+        let row_bytes = self.n_cols / part.stored.block_len as usize * part.stored.block_bytes as usize;
+        let rows = first..first + part.n_rows as usize;
+        let transposed =
+            (part.order == RowOrder::Transposed).then(|| self.read_transposed(part, row_bytes)).transpose()?;
+        Ok(PartReader { part: *part, rows, row_bytes, transposed, conversion })
+    }
+
+    /// All values of a part, rows and columns exchanged.
+    fn read_transposed(&self, part: &Part, row_bytes: usize) -> Result<Vec<u8>, ConvertError> {
+        let (nbytes, n_rows) = (part.stored.block_bytes as usize, part.n_rows as usize);
+        let mut stored = vec![0; n_rows * row_bytes];
+        self.read_stretch(part.source, part.offset, &mut stored)?;
+        let mut out = vec![0; stored.len()];
+        // A task makes some rows of the result, a tile of columns at a time, so that lines of both sides are used whole.
+        out.par_chunks_mut(TILE * row_bytes).enumerate().for_each(|(i, rows)| {
+            for cols in (0..self.n_cols).step_by(TILE).map(|first| first..self.n_cols.min(first + TILE)) {
+                for (j, row) in rows.chunks_exact_mut(row_bytes).enumerate() {
+                    let row = row.chunks_exact_mut(nbytes).enumerate().take(cols.end).skip(cols.start);
+                    for (col, value) in row {
+                        let from = (col * n_rows + i * TILE + j) * nbytes;
+                        value.copy_from_slice(&stored[from..from + nbytes]);
+                    }
+                }
+            }
+        });
+        Ok(out)
+    }
+
+    fn read_stretch(&self, source: usize, offset: u64, out: &mut [u8]) -> Result<(), ConvertError> {
+        out.par_chunks_mut(READ_BYTES)
+            .enumerate()
+            .try_for_each(|(i, out)| self.sources.read_at(source, offset + (i * READ_BYTES) as u64, out))?;
+        Ok(())
+    }
+
+    /// The whole tensor, on the threads of the current pool. `out` has its size.
+    ///
+    /// # Errors
+    /// [`ConvertError`].
+    pub fn read_all(&self, out: &mut [u8]) -> Result<(), ConvertError> {
+        // Whole rows, or pieces of one that are whole blocks of every type: 256 values and their bytes.
+        let unit = 256 / self.format.block_len.min(256) * self.format.block_bytes;
+        let piece = match self.row_bytes {
+            0 => unit,
+            n if n <= READ_BYTES => READ_BYTES / n * n,
+            _ => READ_BYTES / unit * unit,
+        };
+        out.par_chunks_mut(piece)
+            .enumerate()
+            .try_for_each_init(ReadBuffers::default, |buffers, (i, out)| self.read_at(i * piece, out, buffers))
+    }
+
+    /// Bytes of the tensor in its own type, from byte `start` on. Both ends are multiples of 256 values, or ends of rows, or both.
+    ///
+    /// # Errors
+    /// [`ConvertError`]: the file's reason, or values that the tensor's type cannot hold.
+    pub fn read_at(&self, start: usize, out: &mut [u8], buffers: &mut ReadBuffers) -> Result<(), ConvertError> {
+        if self.parts.is_empty() {
+            return Ok(self.sources.read_at(self.info.file, self.info.offset + start as u64, out)?);
+        }
+        let mut done = 0;
+        while done < out.len() {
+            let (row, byte, left) =
+                ((start + done) / self.row_bytes, (start + done) % self.row_bytes, out.len() - done);
+            let part = &self.parts[self.parts.partition_point(|part| part.rows.end <= row)];
+            let (rows, bytes) = if byte == 0 && left >= self.row_bytes {
+                ((left / self.row_bytes).min(part.rows.end - row), 0..self.row_bytes)
+            } else {
+                (1, byte..self.row_bytes.min(byte + left))
+            };
+            let col = |byte: usize| byte / self.format.block_bytes * self.format.block_len;
+            let first = row - part.rows.start;
+            let span = Span { rows: first..first + rows, cols: col(bytes.start)..col(bytes.end) };
+            let n = rows * bytes.len();
+            self.read_span(part, &span, &mut out[done..done + n], buffers)?;
+            done += n;
+        }
+        Ok(())
+    }
+
+    fn read_span(
+        &self,
+        part: &PartReader,
+        span: &Span,
+        out: &mut [u8],
+        buffers: &mut ReadBuffers,
+    ) -> Result<(), ConvertError> {
+        let ReadBuffers { rows, stored, values, scratch } = buffers;
+        let Some(Conversion { decoder, add, encoder }) = &part.conversion else {
+            return self.gather(part, span, out, rows);
+        };
+        let n_values = span.rows.len() * span.cols.len();
+        let n_bytes = n_values / part.part.stored.block_len as usize * part.part.stored.block_bytes as usize;
+        let stored = sized(stored, n_bytes);
+        self.gather(part, span, stored, rows)?;
+        values.resize(n_values.max(values.len()), 0.0);
+        let values = &mut values[..n_values];
+        decoder.decode(self.level, stored, values);
+        if *add != 0.0 {
+            values.iter_mut().for_each(|v| *v += add);
+        }
+        let packed: &mut [u8] = match encoder {
+            None => out,
+            Some(_) => sized(rows, 4 * n_values),
+        };
+        for (b, v) in packed.chunks_exact_mut(4).zip(&*values) {
+            b.copy_from_slice(&v.to_le_bytes());
+        }
+        if let Some(encoder) = encoder {
+            let start = Place { row: part.rows.start + span.rows.start, col: span.cols.start };
+            let chunk = Chunk { start, n_values, src: 0..4 * n_values, dst: 0..out.len() };
+            let named = |source: BlockError| ConvertError::Values { name: self.info.name.clone(), source };
+            encoder.convert_chunk(&chunk, sized(rows, 4 * n_values), out, scratch).map_err(named)?;
+        }
+        Ok(())
+    }
+
+    /// Stored bytes of a span, in the tensor's row order.
+    fn gather(&self, part: &PartReader, span: &Span, out: &mut [u8], buffer: &mut Vec<u8>) -> Result<(), ConvertError> {
+        let stored = part.part.stored;
+        let bytes_of = |n_values: usize| n_values / stored.block_len as usize * stored.block_bytes as usize;
+        let row_bytes = part.row_bytes;
+        if let Some(all) = &part.transposed {
+            let from = span.rows.start * row_bytes + bytes_of(span.cols.start);
+            out.copy_from_slice(&all[from..from + out.len()]);
+            return Ok(());
+        }
+        let read = |row: usize, out: &mut [u8]| {
+            let at = part.part.offset + (row * row_bytes + bytes_of(span.cols.start)) as u64;
+            self.sources.read_at(part.part.source, at, out)
+        };
+        let n_heads = part.part.order.n_heads() as usize;
+        if n_heads == 0 {
+            return Ok(read(span.rows.start, out)?);
+        }
+        let d = part.rows.len() / n_heads;
+        let place = |row: usize| row / d * d + stored_row(part.part.order, d, row % d);
+        if span.rows.len() == 1 {
+            return Ok(read(place(span.rows.start), out)?);
+        }
+        let mut row = span.rows.start;
+        let mut pick = |rows: &mut dyn Iterator<Item = usize>, stored: Range<usize>| -> Result<(), ConvertError> {
+            let buffer = sized(buffer, stored.len() * row_bytes);
+            read(stored.start, buffer)?;
+            for row in rows {
+                let (to, from) = ((row - span.rows.start) * row_bytes, (place(row) - stored.start) * row_bytes);
+                out[to..to + row_bytes].copy_from_slice(&buffer[from..from + row_bytes]);
+            }
+            Ok(())
+        };
+        while row < span.rows.end {
+            let whole_heads = (span.rows.end - row) / d;
+            if row.is_multiple_of(d) && whole_heads > 0 {
+                let end = row + whole_heads * d;
+                pick(&mut (row..end), row..end)?;
+                row = end;
+                continue;
+            }
+            let end = span.rows.end.min((row / d + 1) * d);
+            // Both kinds of stored rows come in ascending order: one stretch each.
+            for kind in 0..2 {
+                let mut rows = (row..end).filter(|row| kind_of(part.part.order, d, row % d) == kind);
+                if let Some(first) = rows.next() {
+                    let last = rows.clone().next_back().unwrap_or(first);
+                    pick(&mut std::iter::once(first).chain(rows), place(first)..place(last) + 1)?;
+                }
+            }
+            row = end;
+        }
+        Ok(())
+    }
+}
+
+/// Where row `row` of a head of `d` rows is stored within it.
+fn stored_row(order: RowOrder, d: usize, row: usize) -> usize {
+    match order {
+        RowOrder::HalvesToPairs { .. } => row % 2 * (d / 2) + row / 2,
+        RowOrder::PairsToHalves { .. } => row % (d / 2) * 2 + row / (d / 2),
+        RowOrder::AsStored | RowOrder::Transposed => row,
+    }
+}
+
+/// Rows of one kind are stored in ascending order.
+fn kind_of(order: RowOrder, d: usize, row: usize) -> usize {
+    match order {
+        RowOrder::PairsToHalves { .. } => row / (d / 2),
+        _ => row % 2,
+    }
+}
+
+fn unknown_type() -> BlockError {
+    BlockError::Unsupported { format: "a type that this build does not know", verb: "read" }
+}
+
+pub(crate) fn sized(buffer: &mut Vec<u8>, n: usize) -> &mut [u8] {
+    if buffer.len() < n {
+        buffer.resize(n, 0);
+    }
+    &mut buffer[..n]
+}
