@@ -179,6 +179,17 @@ SETS = {
         lambda folder: [folder / "headers.json"],
         copy_file,
     ),
+    "tokenizer_keys": GoldenSet(
+        Origin(
+            tool="llama.cpp's conversion package with transformers 5.24 and sentencepiece 0.2.3, by tools/make_tokenizer_keys.py",
+            commit="llama.cpp 0c1e57098",
+            flags="pre-tokenizer forced to gpt-2",
+            seed="none needed: the vocabularies are stored in the file",
+            licence="vocabularies trained on the text of the Apache License 2.0; otherwise constructed: same as quantrs",
+        ),
+        lambda folder: [folder / "cases.json.xz"],
+        copy_file,
+    ),
 }
 
 

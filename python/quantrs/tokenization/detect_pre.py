@@ -151,7 +151,7 @@ def detect_pre(section: JsonObject | None, *, ignore_merges: bool, model_type: s
         found = _BY_CLASS.get(tokenizer_class)
         if found is None:
             raise InputError(
-                f"tokenizer: found no tokenizer.json, and tokenizer_class {tokenizer_class!r}; expected a file with the pre-tokenizer's rules"
+                f"found no tokenizer.json, and tokenizer_class {tokenizer_class!r}; expected a file with the pre-tokenizer's rules"
                 f" or one of the classes {', '.join(_BY_CLASS)}; name the rules with --pre, one of {', '.join(sorted(PRE_TOKENIZERS))}"
             )
         return found
@@ -167,7 +167,8 @@ def detect_pre(section: JsonObject | None, *, ignore_merges: bool, model_type: s
     listed = "; ".join(f"{_difference(row, n_different[row.patterns], ignore_merges)}: {', '.join(names)}" for row, names in nearest)
     raise InputError(
         "tokenizer.json: its pre-tokenizer cuts text as none that GGUF files have a name for. Nearest,"
-        f" of {len(PROBES)} test texts: {listed}. Choose one with --pre NAME; the tokens of texts on which they differ will not be those of the model"
+        f" of {len(PROBES)} test texts: {listed}. Choose one with --pre NAME;"
+        " texts that it cuts otherwise will have other tokens than the model was trained with"
     )
 
 

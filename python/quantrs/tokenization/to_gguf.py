@@ -28,8 +28,7 @@ _LLAMA_LIKE = frozenset({"llama", "mistral", "mixtral", "granite", "granitemoe",
 """Model types whose converter reads ``add_prefix_space``, and knows Code Llama and vocabularies of 49152 tokens."""
 _GEMMA = frozenset({"gemma", "gemma2", "gemma3", "gemma3_text"})
 _CODE_LLAMA_VOCAB, _NO_BOS_VOCAB = 32016, 49152
-_CODE_LLAMA = {"prefix": 32007, "suffix": 32008, "middle": 32009, "eot": 32010}
-_CODE_GEMMA = {"prefix": 67, "suffix": 69, "middle": 68, "eot": 107}
+_CODE_LLAMA_EOT, _CODE_GEMMA_EOT = 32010, 107
 _ADDED_SCORE, _UNUSED_SCORE = -1000.0, -10000.0
 _LOOKS_SPECIAL = re.compile(r"<\|.*\|>|<｜.*｜>|<unused.*>|<pad>|<mask>|<2mass>|\[@BOS@\]", re.DOTALL)
 """Added tokens that are control tokens although their files say otherwise. The list is llama.cpp's."""
@@ -71,18 +70,13 @@ def tokenizer_keys(folder: Path, config: Mapping[str, object], *, pre: str | Non
     model_type = _model_type(config)
     keys = _vocabulary_keys(source, model_type, pre, n_vocab)
     special = SpecialTokens.of_folder(source, n_vocab)
-    if model_type == "gemma" and keys[0][1] == "llama":
-        extra = {name: token_id for name, token_id in _CODE_GEMMA.items() if token_id < n_vocab}
-    elif model_type in _LLAMA_LIKE and n_vocab == _CODE_LLAMA_VOCAB:
-        extra = _CODE_LLAMA
-    else:
-        extra = {}
     flags = special.keys()
     if model_type in _LLAMA_LIKE and n_vocab == _NO_BOS_VOCAB:
         flags = _with(flags, ("tokenizer.ggml.add_bos_token", False, "bool"))
     keys += flags
     keys += _template_keys(source.chat_template())
-    keys += [(f"tokenizer.ggml.{name}_token_id", token_id, "u32") for name, token_id in extra.items() if name not in special.ids]
+    if (end_of_turn := _end_of_turn(model_type, n_vocab, keys)) is not None and "eot" not in special.ids:
+        keys.append(("tokenizer.ggml.eot_token_id", end_of_turn, "u32"))
     if (prefix := _space_prefix(source, model_type, keys)) is not None:
         entry: Key = ("tokenizer.ggml.add_space_prefix", prefix, "bool")
         keys = [entry, *keys] if model_type in _LLAMA_LIKE else [*keys, entry]
@@ -92,6 +86,13 @@ def tokenizer_keys(folder: Path, config: Mapping[str, object], *, pre: str | Non
 def _model_type(config: Mapping[str, object]) -> str:
     name = config.get("model_type")
     return name if isinstance(name, str) else ""
+
+
+def _end_of_turn(model_type: str, n_vocab: int, keys: Sequence[Key]) -> int | None:
+    """Ids that the converter knows by heart; no file of those models tells them."""
+    if model_type in _LLAMA_LIKE and n_vocab == _CODE_LLAMA_VOCAB:
+        return _CODE_LLAMA_EOT
+    return _CODE_GEMMA_EOT if model_type == "gemma" and keys[0][1] == "llama" and n_vocab > _CODE_GEMMA_EOT else None
 
 
 def _vocabulary_keys(source: TokenizerFolder, model_type: str, pre: str | None, n_vocab: int) -> list[Key]:

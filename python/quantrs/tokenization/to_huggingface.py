@@ -179,10 +179,12 @@ class _Rebuilt:
         return [] if token_id is None else [{"SpecialToken": {"id": self._vocabulary.tokens[token_id], "type_id": 0}}]
 
     def _named_token(self, key: str) -> str | None:
-        """Text of a token that the metadata names; ids outside of the vocabulary stand for none."""
+        """Text of a token that the metadata names. An ordinary token's id is left to ``config.json``: naming it would make it special."""
         value = self._gguf.get(f"tokenizer.ggml.{key}_token_id")
-        tokens = self._vocabulary.tokens
-        return tokens[value] if isinstance(value, int) and 0 <= value < len(tokens) else None
+        if not isinstance(value, int) or not 0 <= value < len(self._types):  # an id outside of the vocabulary stands for none
+            return None
+        types_tell = CONTROL in self._types
+        return None if types_tell and self._types[value] == NORMAL else self._vocabulary.tokens[value]
 
     def _config(self, special: dict[str, str]) -> dict[str, object]:
         vocabulary = self._vocabulary
@@ -229,8 +231,8 @@ class _Rebuilt:
         ids = {name: vocabulary.ids.get(token or "", -1) for name, token in self._named.items()}
         pieces = []
         for i, (token, score, kind) in enumerate(zip(vocabulary.tokens, vocabulary.scores, self._types, strict=False)):
-            if i == unknown:
-                kind = UNKNOWN  # the library asks for one
+            if i == unknown or kind == UNKNOWN:
+                kind = UNKNOWN if i == unknown else CONTROL  # the library asks for exactly one
             pieces.append(Piece(token.replace(" ", SPACE) if kind == USER_DEFINED else token, score, kind))
         model = SentencePieceModel(tuple(pieces), vocabulary.add_space_prefix is not False)
         return model.to_bytes(unknown_id=-1 if unknown is None else unknown, bos_id=ids["bos"], eos_id=ids["eos"], pad_id=ids["pad"])
