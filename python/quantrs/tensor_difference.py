@@ -84,8 +84,9 @@ def compare_tensors(a: "Gguf", b: "Gguf", pairs: Sequence[_Pair], *, threads: in
     lock = threading.Lock()
     errors: list[BaseException] = []
 
+    sources = (_native.Sources(a), _native.Sources(b))
+
     def run() -> None:
-        readers: dict[str, _native.SourceFile] = {}
         try:
             while not errors:
                 with lock:
@@ -93,7 +94,7 @@ def compare_tensors(a: "Gguf", b: "Gguf", pairs: Sequence[_Pair], *, threads: in
                 if piece is None:
                     return
                 index, first_row, n_rows = piece
-                parts[index].append(_compare_rows(readers, pairs[index], first_row, n_rows))
+                parts[index].append(_compare_rows(sources, pairs[index], first_row, n_rows))
                 progress.add(sum(tensor.nbytes * n_rows // max(1, prod(tensor.dims[1:])) for tensor in pairs[index]))
         except BaseException as error:  # handed over to the caller
             errors.append(error)
@@ -109,16 +110,18 @@ def compare_tensors(a: "Gguf", b: "Gguf", pairs: Sequence[_Pair], *, threads: in
 
 
 def _pieces(pairs: Sequence[_Pair]) -> Iterator[tuple[int, int, int]]:
-    """Tensor, first row, rows."""
-    for index, (tensor, _) in enumerate(pairs):
+    """Tensor, first row, rows; all at once of types that are not known."""
+    for index, (tensor, other) in enumerate(pairs):
         n_rows = prod(tensor.dims[1:])
         step = max(1, _VALUES_AT_A_TIME // max(1, tensor.dims[0]))
+        if tensor.type_name is None or other.type_name is None:
+            step = max(1, n_rows)
         for first_row in range(0, n_rows if tensor.dims[0] else 0, step):
             yield index, first_row, min(step, n_rows - first_row)
 
 
-def _compare_rows(readers: "dict[str, _native.SourceFile]", pair: _Pair, first_row: int, n_rows: int) -> _Rows:
-    a, b = (_read(readers, tensor, first_row, n_rows) for tensor in pair)
+def _compare_rows(sources: "tuple[_native.Sources, _native.Sources]", pair: _Pair, first_row: int, n_rows: int) -> _Rows:
+    a, b = (_read(source, tensor, first_row, n_rows) for source, tensor in zip(sources, pair, strict=True))
     type_a, type_b = (tensor.type_name for tensor in pair)
     if type_a == type_b and np.array_equal(a, b):
         return _Rows(first_row)
@@ -154,13 +157,9 @@ def _compare_rows(readers: "dict[str, _native.SourceFile]", pair: _Pair, first_r
         )
 
 
-def _read(readers: "dict[str, _native.SourceFile]", tensor: "TensorInfo", first_row: int, n_rows: int) -> "npt.NDArray[np.uint8]":
-    all_rows = max(1, prod(tensor.dims[1:]))
-    reader = readers.get(tensor.file)
-    if reader is None:
-        reader = readers[tensor.file] = _native.SourceFile(tensor.file)
-    row_bytes = tensor.nbytes // all_rows
-    return np.frombuffer(reader.read(tensor.offset + first_row * row_bytes, n_rows * row_bytes), np.uint8)
+def _read(source: "_native.Sources", tensor: "TensorInfo", first_row: int, n_rows: int) -> "npt.NDArray[np.uint8]":
+    data = source.read(tensor) if tensor.type_name is None else source.read_rows(tensor, first_row, n_rows)
+    return np.frombuffer(data, np.uint8)
 
 
 def _decodable(type_name: str) -> bool:
