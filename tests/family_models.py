@@ -189,4 +189,5 @@ MODELS: Mapping[str, Model] = {
     "qwen2moe": _qwen2moe(),
     "qwen3": _model("qwen3", head_dim=24, tied=True, norms=_PRE | _HEADS),
     "qwen3moe": _model("qwen3moe", head_dim=24, mlp="experts", norms=_PRE | _HEADS, extra={**_EXPERTS, "expert_feed_forward_length": 32}),
+    "smollm3": _model("smollm3", n_blocks=5, tied=True),
 }
