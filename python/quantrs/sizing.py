@@ -5,6 +5,7 @@ import re
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from quantrs.errors import FileError, InputError, UsageError
 from quantrs.fitting import BestTypes, Fits, RunningMemory, SizeRequest, best_types
@@ -12,6 +13,9 @@ from quantrs.open_model import open_model
 from quantrs.options import QuantizeOptions
 from quantrs.plan import Plan
 from quantrs.schemes import FILE_TYPES, is_quantized, tensor_types, writable
+
+if TYPE_CHECKING:
+    from quantrs._native import Gguf
 
 __all__ = [
     "BitsRow",
@@ -194,7 +198,7 @@ def size_of_model(path: str | Path, request: SizeRequest | None = None) -> Model
     [('f32', 8388608), ('f16', 4194304), ('q8_0', 2228224), ('q4_0', 1179648)]
     """
     request = request or SizeRequest()
-    gguf = open_model(path, pre=request.pre, arch=request.arch)
+    gguf, described_bytes, notices = _open(path, request)
     n_parameters = sum(prod(info.dims) for info in gguf.tensors)
     memory = RunningMemory.of(gguf, request)
     rows, source_bytes = [], 0
@@ -206,7 +210,7 @@ def size_of_model(path: str | Path, request: SizeRequest | None = None) -> Model
         except InputError as error:
             rows.append(FileTypeRow(row.name, None, None, False, str(error), None, None, {}))
             continue
-        source_bytes = plan.source_bytes
+        source_bytes = plan.source_bytes if described_bytes is None else described_bytes
         bits = 8 * sum(tensor.nbytes for tensor in plan.tensors) / n_parameters if n_parameters else 0.0
         can_write = all(tensor.copied or writable(tensor.target_type) for tensor in plan.tensors)
         buffers, total = memory.besides(plan)
@@ -224,8 +228,19 @@ def size_of_model(path: str | Path, request: SizeRequest | None = None) -> Model
         tuple(KvRow(name, n_bytes) for name, n_bytes in memory.kv_bytes.items()),
         tuple(rows),
         best_types(rows, request, source_bytes),
-        memory.notices,
+        (*notices, *memory.notices),
     )
+
+
+def _open(path: str | Path, request: SizeRequest) -> "tuple[Gguf, int | None, tuple[str, ...]]":
+    """The model; of one that is only described, how large it would be, and what is to be said."""
+    text = str(path)
+    if not text.lower().endswith(".json") or text.endswith(".safetensors.index.json"):
+        return open_model(path, pre=request.pre, arch=request.arch), None, ()
+    from quantrs.huggingface.listing import describe
+
+    described = describe(path, pre=request.pre)
+    return described.gguf, described.weights_bytes, described.notices
 
 
 def _gigabytes(n_parameters: int, bits: float) -> float:

@@ -32,7 +32,7 @@ _ALWAYS_F32 = ("blk.{i}.ffn_gate_inp", "blk.{i}.ffn_gate_inp_shexp", "position_e
 _FILE_TYPE_IDS = {"F32": 0, "F16": 1, "BF16": 32}
 
 
-def assemble(folder: Folder, *, pre: str | None = None, arch: str | None = None) -> "Gguf":
+def assemble(folder: Folder, *, pre: str | None = None, arch: str | None = None, with_tokenizer: bool = True) -> "Gguf":
     """The folder as a GGUF file that exists only in memory.
 
     Matrices keep their type (float8 becomes bfloat16); vectors, and what the reference converter always keeps exact, are float32.
@@ -45,6 +45,8 @@ def assemble(folder: Folder, *, pre: str | None = None, arch: str | None = None)
         Name of the pre-tokenizer, where it cannot be told from the tokenizer.
     arch : str, optional
         ``generic``: all tensors under their own names, no hyperparameters, no tokenizer.
+    with_tokenizer : bool
+        False leaves it out, for models that are looked at and not run.
 
     Raises
     ------
@@ -73,8 +75,9 @@ def assemble(folder: Folder, *, pre: str | None = None, arch: str | None = None)
         else:
             header.set(f"{architecture}.{key}", value, value_type)
     header.set("general.quantization_version", 2, "u32")
-    for key, token_value, value_type in tokenizer_keys(folder.path, folder.config.values, pre=pre, n_vocab=n_vocab):
-        header.set(key, cast("Value", token_value), value_type)
+    if with_tokenizer:
+        for key, token_value, value_type in tokenizer_keys(folder.path, folder.config.values, pre=pre, n_vocab=n_vocab):
+            header.set(key, cast("Value", token_value), value_type)
     return _native.Gguf.assembled(header, parts.sources, tensors)
 
 
