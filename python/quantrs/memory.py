@@ -34,7 +34,7 @@ def kv_cache_bytes(graph: GraphSpec, kv_type: str, n_ctx: int) -> int | None:
     >>> from quantrs import _native
     >>> from quantrs.families import graph_of
     >>> kv_cache_bytes(graph_of(_native.Gguf.open("model.gguf"))[0], "f16", 4096)
-    4194304
+    2097152
     """
     block_len = tensor_types()[kv_type.upper()].block_len
     n_positions = -(-n_ctx // _SPAN) * _SPAN

@@ -195,7 +195,7 @@ def size_of_model(path: str | Path, request: SizeRequest | None = None) -> Model
     --------
     >>> sizes = size_of_model("model.gguf", SizeRequest(n_ctx=4096))
     >>> [(row.name, row.bytes) for row in sizes.kv_cache]
-    [('f32', 8388608), ('f16', 4194304), ('q8_0', 2228224), ('q4_0', 1179648)]
+    [('f32', 4194304), ('f16', 2097152), ('q8_0', 1114112), ('q4_0', 589824)]
     """
     request = request or SizeRequest()
     gguf, described_bytes, notices = _open(path, request)

@@ -103,7 +103,7 @@ def tolerance(type_name: str, values: "npt.NDArray[np.float32]") -> "npt.NDArray
     Examples
     --------
     >>> import numpy as np
-    >>> tolerance("Q8_0", np.full((1, 32), 127, np.float32))[0, 0].round(2)
+    >>> round(float(tolerance("Q8_0", np.full((1, 32), 127, np.float32))[0, 0]), 2)
     0.62
     """
     limits, block = _limits(type_name, values)
