@@ -103,6 +103,12 @@ def test_damaged_sections_are_refused(section: Section) -> None:
         detect_pre(section, ignore_merges=False, model_type="llama")
 
 
+def test_rules_that_never_end_are_refused() -> None:
+    section = steps(split(r"((((.*)*)*)*)*Z"), byte_level())
+    with pytest.raises(quantrs.FormatError, match="retry-limit-in-match over; expected a pre-tokenizer"):
+        detect_pre(section, ignore_merges=False, model_type="llama")
+
+
 def test_an_unknown_name_is_wrong_usage() -> None:
     assert check_name("llama-bpe") == "llama-bpe"
     with pytest.raises(quantrs.errors.UsageError, match=r"--pre: found 'nonesuch', expected one of .*llama-bpe"):

@@ -111,6 +111,10 @@ def test_there_and_back_keeps_keys_and_ids(case: str, tmp_path: Path) -> None:
         assert rebuilt.decode(ids) == tokenizer.decode(ids), text
 
 
+def set_vocab(token: str, token_id: object) -> Callable[[dict[str, object]], object]:
+    return lambda content: content["model"]["vocab"].update({token: token_id})  # type: ignore[index]
+
+
 def byte_fallback(path: Path, merges: list[str]) -> Path:
     """A folder with the ``tokenizer.json`` of a SentencePiece-like vocabulary and no ``tokenizer.model``."""
     path.mkdir()
@@ -168,6 +172,39 @@ def test_a_folders_own_tokenizer_gets_the_begin_token_that_its_files_ask_for(cas
     own = tokenizers.Tokenizer.from_file(str(source / "tokenizer.json"))
     assert tokenizer.encode("the License") == own.encode("the License").ids
     assert (tokenizer.encode("the License")[0] == tokenizer.bos_id) is adds
+
+
+def test_a_folders_own_tokenizer_is_used_where_the_converter_wrote_spaces(tmp_path: Path) -> None:
+    source = byte_fallback(tmp_path / "hf", ["▁ ▁"])
+    edit(source / "tokenizer.json", set_vocab("▁▁", 266))
+    spaces = {"id": 266, "content": "▁▁", "special": False, "normalized": True, "single_word": False, "lstrip": False, "rstrip": False}
+    edit(source / "tokenizer.json", lambda content: content["added_tokens"].append(spaces))  # type: ignore[attr-defined]
+    tokenizer = Tokenizer.of_gguf(model_of(source, keys_of(source, None)))
+    assert tokenizer.vocabulary.tokens[266] == "  "
+    assert tokenizer._override is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content["model"]["vocab"].update({"x": 4_000_000_000}), "found id 4000000000, expected less than 4000000"),
+        (lambda content: content["added_tokens"].append({"id": 9, "content": "x"}), "expected a tokenizer.json"),
+    ],
+)
+def test_a_hostile_tokenizer_json_beside_a_model_is_refused(
+    change: Callable[[dict[str, object]], object], message: str, tmp_path: Path
+) -> None:
+    source = folder("begins", tmp_path)
+    edit(source / "tokenizer.json", change)
+    with pytest.raises(quantrs.FormatError, match=message):
+        Tokenizer.of_gguf(model_of(source, {}))
+
+
+def test_an_added_token_with_a_wrong_id_beside_a_model_is_read_by_its_text(tmp_path: Path) -> None:
+    source = folder("begins", tmp_path)
+    edit(source / "tokenizer.json", lambda content: content["added_tokens"][0].update(id=10**9))  # type: ignore[index]
+    tokenizer = Tokenizer.of_gguf(model_of(source, {}))
+    assert tokenizer.vocabulary.types[0] == CONTROL
 
 
 def test_word_piece_ids_survive_the_way_back(tmp_path: Path) -> None:
@@ -239,10 +276,6 @@ def test_every_cut_and_many_changes_of_a_sentencepiece_model_are_refused_or_read
 def test_damaged_sentencepiece_models_are_refused(data: bytes, message: str) -> None:
     with pytest.raises(quantrs.FormatError, match=message):
         SentencePieceModel.parse(data)
-
-
-def set_vocab(token: str, token_id: object) -> Callable[[dict[str, object]], object]:
-    return lambda content: content["model"]["vocab"].update({token: token_id})  # type: ignore[index]
 
 
 DAMAGE: dict[str, tuple[Callable[[dict[str, object]], object], str]] = {

@@ -7,11 +7,12 @@ rules give the same ids under any of them; which is written then depends on the 
 """
 
 import json
-from collections.abc import Callable
 from functools import cache
+from time import monotonic
 
 from quantrs.errors import FormatError, InputError, UsageError
 from quantrs.tokenization.bounded_json import JsonObject
+from quantrs.tokenization.library_errors import library_errors
 from quantrs.tokenization.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer, word_splitter
 
 __all__ = ["PROBES", "check_name", "detect_pre"]
@@ -155,7 +156,7 @@ def detect_pre(section: JsonObject | None, *, ignore_merges: bool, model_type: s
                 f" or one of the classes {', '.join(_BY_CLASS)}; name the rules with --pre, one of {', '.join(sorted(PRE_TOKENIZERS))}"
             )
         return found
-    expected = [_words_of(section, text) for text in PROBES]
+    expected = _words_by_rules(section)
     n_different = {
         patterns: sum(found != want for found, want in zip(_words_by(patterns), expected, strict=True))
         for patterns in {row.patterns for row in PRE_TOKENIZERS.values()}
@@ -198,19 +199,23 @@ def _words_by(patterns: tuple[str, ...]) -> list[list[str]]:
     return [split(text) for text in PROBES]
 
 
-def _words_of(section: JsonObject, text: str) -> list[str]:
-    return [word for word, _ in _compiled(json.dumps(section))(text)]
-
-
-@cache
-def _compiled(section: str) -> Callable[[str], list[tuple[str, object]]]:
-    """The folder's own rules, run by the `tokenizers` library in a tokenizer of no tokens."""
+def _words_by_rules(section: JsonObject) -> list[list[str]]:
+    """Words of each probe by the folder's own rules, run by the `tokenizers` library in a tokenizer of no tokens."""
     from tokenizers import Tokenizer
 
-    text = f'{{"version": "1.0", "added_tokens": [], "model": {{"type": "BPE", "vocab": {{}}, "merges": []}}, "pre_tokenizer": {section}}}'
-    try:
+    where, expected = "tokenizer.json: pre_tokenizer", "expected a pre-tokenizer of the tokenizers library that cuts short texts in no time"
+    text = json.dumps({**_EMPTY, "pre_tokenizer": section})
+    with library_errors(where, expected):
         pre = Tokenizer.from_str(text).pre_tokenizer
-    except Exception as error:  # the library raises the bare class
-        raise FormatError(f"tokenizer.json: pre_tokenizer: {error}") from None
-    split: Callable[[str], list[tuple[str, object]]] = pre.pre_tokenize_str
-    return split
+    out = []
+    end = monotonic() + _MAX_SECONDS
+    for probe in PROBES:
+        with library_errors(where, expected):
+            out.append([word for word, _ in pre.pre_tokenize_str(probe)])
+        if monotonic() > end:
+            raise FormatError(f"{where}: cutting {len(out)} short texts took more than {_MAX_SECONDS} seconds; {expected}")
+    return out
+
+
+_EMPTY = {"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {}, "merges": []}}
+_MAX_SECONDS = 10

@@ -97,8 +97,7 @@ def _end_of_turn(model_type: str, n_vocab: int, keys: Sequence[Key]) -> int | No
 
 def _vocabulary_keys(source: TokenizerFolder, model_type: str, pre: str | None, n_vocab: int) -> list[Key]:
     path = source.path
-    byte_level_phi = model_type == "phi3" and source.tokenizer_class == "GPT2Tokenizer"
-    if source.has("tokenizer.model") and not byte_level_phi and looks_like_sentencepiece(path / "tokenizer.model"):
+    if _uses_sentencepiece(source, model_type):
         tokens, scores, types = _sentencepiece(source, n_vocab, like_phi=model_type == "phi3")
         return _llama_keys(tokens, scores, types)
     if source.tokenizer_json is not None:
@@ -141,6 +140,13 @@ def _vocabulary_keys(source: TokenizerFolder, model_type: str, pre: str | None, 
         ("tokenizer.ggml.token_type", types, "array[i32]"),
         ("tokenizer.ggml.merges", _merges(source), "array[string]"),
     ]
+
+
+def _uses_sentencepiece(source: TokenizerFolder, model_type: str) -> bool:
+    """There is a ``tokenizer.model``, and it is SentencePiece's. Phi-4 may bring one along that it does not use."""
+    if model_type == "phi3" and source.tokenizer_class == "GPT2Tokenizer":
+        return False
+    return source.has("tokenizer.model") and looks_like_sentencepiece(source.path / "tokenizer.model")
 
 
 def _llama_keys(tokens: list[str], scores: list[float], types: list[int]) -> list[Key]:
@@ -305,10 +311,8 @@ def _space_prefix(source: TokenizerFolder, model_type: str, keys: Sequence[Key])
         return said
     if keys[0][1] != "llama":
         return None
-    if model_type in _GEMMA:
-        return False
-    if source.has("tokenizer.model"):
-        return None if source.sentencepiece.adds_space else False
+    if _uses_sentencepiece(source, model_type):
+        return False if model_type in _GEMMA or not source.sentencepiece.adds_space else None
     return None if _adds_space(source) else False
 
 

@@ -5,12 +5,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantrs.errors import FormatError
+from quantrs.tokenization.bounded_json import as_list, as_object, as_text, parse_object, read_text
+from quantrs.tokenization.encoders import SPACE
+from quantrs.tokenization.library_errors import library_errors
 from quantrs.tokenization.vocabulary import BYTE, CONTROL, NORMAL, UNUSED, USER_DEFINED, Vocabulary
 
 if TYPE_CHECKING:
     from quantrs._native import Gguf
 
 __all__ = ["TokenizerJson"]
+
+MAX_TOKENS = 4_000_000
 
 
 class TokenizerJson:
@@ -19,20 +24,19 @@ class TokenizerJson:
     def __init__(self, path: Path) -> None:
         from tokenizers import Tokenizer
 
-        try:
-            text = path.read_text(encoding="utf-8")
+        self._path = path
+        text = read_text(path)
+        self._json = parse_object(text, str(path))
+        with library_errors(str(path), "expected a tokenizer.json, remove it to use the model's own metadata"):
             self._tokenizer = Tokenizer.from_str(text)
-            self._json = json.loads(text)
-        except Exception as error:  # the library raises the bare class
-            raise FormatError(f"{path}: {error}; expected a tokenizer.json, remove it to use the model's own metadata") from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
 
     def has_tokens(self, vocabulary: Vocabulary) -> bool:
-        """Every token that both know has the same id, and the model knows them all."""
+        """Every token that both know has the same id, and the model knows them all. Converters write spaces into user-defined tokens."""
         mine = self._tokenizer.get_vocab(with_added_tokens=True)
         tokens = vocabulary.tokens
-        return all(token_id < len(tokens) and tokens[token_id] == token for token, token_id in mine.items())
+        return all(i < len(tokens) and tokens[i] in (token, token.replace(SPACE, " ")) for token, i in mine.items())
 
     def encode(self, text: str, after_special: bool) -> list[int]:
         """Ids of plain text."""
@@ -41,13 +45,16 @@ class TokenizerJson:
     def encode_whole(self, text: str, parse_special: bool) -> list[int]:
         """Ids of text with special tokens in it."""
         self._tokenizer.encode_special_tokens = not parse_special
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        with library_errors(str(self._path), "expected rules that can cut this text; without the file the model's own metadata is used"):
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     def vocabulary(self, gguf: "Gguf") -> Vocabulary:
         """The tokens of the file, for a model whose metadata has none; begin and end token by the metadata or their usual names."""
         by_token = self._tokenizer.get_vocab(with_added_tokens=True)
         n_tokens = max(by_token.values(), default=-1) + 1
+        if n_tokens > MAX_TOKENS:
+            raise FormatError(f"{self._path}: model.vocab: found id {n_tokens - 1}, expected less than {MAX_TOKENS}")
         tokens = [f"[EMPTY_{i}]" for i in range(n_tokens)]
         types = [UNUSED] * n_tokens
         for token, token_id in by_token.items():
@@ -55,8 +62,12 @@ class TokenizerJson:
         byte_level = "ByteLevel" in json.dumps(self._json.get("decoder"))
         if not byte_level:
             types = [BYTE if kind == NORMAL and _is_byte(token) else kind for token, kind in zip(tokens, types, strict=True)]
-        for added in self._json.get("added_tokens", []):
-            types[added["id"]] = CONTROL if added.get("special") else USER_DEFINED
+        where = f"{self._path}: added_tokens"
+        for entry in as_list(self._json.get("added_tokens") or [], where):
+            added = as_object(entry, where)
+            found = by_token.get(as_text(added.get("content"), where))
+            if found is not None:
+                types[found] = CONTROL if added.get("special") else USER_DEFINED
 
         def special(key: str, names: str) -> int | None:
             value = gguf.get(f"tokenizer.ggml.{key}_token_id")
