@@ -331,3 +331,149 @@ pub(crate) fn sized(buffer: &mut Vec<u8>, n: usize) -> &mut [u8] {
     }
     &mut buffer[..n]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quantrs_formats::{AssembledTensor, Assembly, GgmlType, Gguf, Header, Source, Stored};
+    use std::sync::Arc;
+
+    const N_COLS: usize = 256;
+    const N_ROWS: usize = 48;
+
+    /// Every value of a source of this many is another: f16 bits that count up.
+    fn source(n_values: usize) -> Vec<u8> {
+        (0..n_values as u16).flat_map(u16::to_le_bytes).collect()
+    }
+
+    fn part(offset: u64, stored: &str, n_rows: usize, order: RowOrder) -> Part {
+        Part { source: 0, offset, stored: Stored::by_name(stored).unwrap(), n_rows: n_rows as u64, order }
+    }
+
+    fn model(bytes: Vec<u8>, type_name: &str, n_rows: usize, parts: Vec<Part>, add: f32) -> Gguf {
+        let tensor = AssembledTensor {
+            name: "t".into(),
+            dims: vec![N_COLS as u64, n_rows as u64],
+            ggml_type: GgmlType::by_name(type_name).unwrap(),
+            assembly: Arc::new(Assembly { parts, add }),
+        };
+        let memory = Source::Memory { label: "memory".into(), bytes: Arc::new(bytes) };
+        Gguf::assembled(&Header::new(3).unwrap(), vec![memory], vec![tensor]).unwrap()
+    }
+
+    /// All of a tensor, in one go.
+    fn read_all(model: &Gguf) -> Result<Vec<u8>, ConvertError> {
+        let sources = model.open_sources();
+        let reader = TensorReader::new(Level::detect(), &sources, &model.tensors()[0])?;
+        let mut all = vec![0; reader.nbytes()];
+        reader.read_all(&mut all)?;
+        Ok(all)
+    }
+
+    /// Any range of whole blocks gives the bytes that the whole has there.
+    fn ranges_agree(model: &Gguf, all: &[u8], unit: usize) {
+        let sources = model.open_sources();
+        let reader = TensorReader::new(Level::detect(), &sources, &model.tensors()[0]).unwrap();
+        let mut buffers = ReadBuffers::default();
+        let n = all.len() / unit;
+        for (start, end) in (0..n).step_by(5).flat_map(|a| (a + 1..=n).step_by(7).map(move |b| (a * unit, b * unit))) {
+            let mut out = vec![0; end - start];
+            reader.read_at(start, &mut out, &mut buffers).unwrap();
+            assert!(out == all[start..end], "bytes {start} to {end}");
+        }
+    }
+
+    /// The definition, row by row: for each head, stored row `j * d / 2 + i` is row `2 * i + j`.
+    fn halves_to_pairs(stored: &[u8], n_heads: usize) -> Vec<u8> {
+        let (row_bytes, d) = (2 * N_COLS, N_ROWS / n_heads);
+        let mut out = vec![0; stored.len()];
+        for (h, j, i) in (0..n_heads).flat_map(|h| (0..2).flat_map(move |j| (0..d / 2).map(move |i| (h, j, i)))) {
+            let (from, to) = (h * d + j * (d / 2) + i, h * d + 2 * i + j);
+            out[to * row_bytes..][..row_bytes].copy_from_slice(&stored[from * row_bytes..][..row_bytes]);
+        }
+        out
+    }
+
+    #[test]
+    fn rows_of_heads_go_where_the_definition_says_and_back() {
+        let stored = source(N_ROWS * N_COLS);
+        for n_heads in [1, 2, 4, 12, 24] {
+            let expected = halves_to_pairs(&stored, n_heads);
+            let heads = n_heads as u64;
+            let there = part(0, "F16", N_ROWS, RowOrder::HalvesToPairs { n_heads: heads });
+            let there = model(stored.clone(), "F16", N_ROWS, vec![there], 0.0);
+            assert!(read_all(&there).unwrap() == expected, "{n_heads} heads");
+            ranges_agree(&there, &expected, 128);
+            let back = part(0, "F16", N_ROWS, RowOrder::PairsToHalves { n_heads: heads });
+            let back = model(expected, "F16", N_ROWS, vec![back], 0.0);
+            assert!(read_all(&back).unwrap() == stored, "{n_heads} heads, back");
+            ranges_agree(&back, &stored, 128);
+        }
+    }
+
+    #[test]
+    fn transposed_parts_exchange_rows_and_columns() {
+        let stored = source(N_ROWS * N_COLS);
+        let mut expected = vec![0; stored.len()];
+        for (row, col) in (0..N_ROWS).flat_map(|row| (0..N_COLS).map(move |col| (row, col))) {
+            expected[2 * (row * N_COLS + col)..][..2].copy_from_slice(&stored[2 * (col * N_ROWS + row)..][..2]);
+        }
+        let m = model(stored, "F16", N_ROWS, vec![part(0, "F16", N_ROWS, RowOrder::Transposed)], 0.0);
+        assert!(read_all(&m).unwrap() == expected);
+        ranges_agree(&m, &expected, 128);
+    }
+
+    #[test]
+    fn parts_follow_each_other_and_are_converted() {
+        // 48 rows of f16, of which the middle ones are wanted first, then all as they are, one added.
+        let stored = source(N_ROWS * N_COLS);
+        let parts = vec![part(10 * 512, "F16", 7, RowOrder::AsStored), part(0, "F16", N_ROWS, RowOrder::AsStored)];
+        let values: Vec<f32> = (0..(N_ROWS * N_COLS) as u16).map(quantrs_simd::f16_value).map(|v| v + 1.0).collect();
+        let expected: Vec<u8> =
+            values[10 * 256..17 * 256].iter().chain(&values).flat_map(|v| v.to_le_bytes()).collect();
+        let m = model(stored, "F32", 7 + N_ROWS, parts, 1.0);
+        assert!(read_all(&m).unwrap() == expected);
+        ranges_agree(&m, &expected, 1024);
+    }
+
+    #[test]
+    fn eight_bit_floats_become_bfloat16_without_loss() {
+        // All 254 finite values, and two zeros for the NaNs.
+        let stored: Vec<u8> = (0..=255u8).map(|b| if b & 0x7f == 0x7f { 0 } else { b }).collect();
+        let all =
+            read_all(&model(stored.clone(), "BF16", 1, vec![part(0, "F8_E4M3", 1, RowOrder::AsStored)], 0.0)).unwrap();
+        let mut expected = vec![0.0; 256];
+        Decoder::of(Stored::by_name("F8_E4M3").unwrap()).unwrap().decode(Level::detect(), &stored, &mut expected);
+        let found: Vec<f32> =
+            all.chunks(2).map(|b| f32::from_bits(u32::from(b[1]) << 24 | u32::from(b[0]) << 16)).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn values_that_the_type_cannot_hold_are_named_with_their_row() {
+        let mut stored: Vec<u8> = (0..N_ROWS * N_COLS).flat_map(|_| 0.5f32.to_le_bytes()).collect();
+        stored[4 * (41 * N_COLS + 3)..][..4].copy_from_slice(&1e9f32.to_le_bytes());
+        let message =
+            read_all(&model(stored, "F16", N_ROWS, vec![part(0, "F32", N_ROWS, RowOrder::AsStored)], 0.0)).unwrap_err();
+        assert!(message.to_string().starts_with("t: row 41, column 3: "), "{message}");
+        let integers = model(source(N_COLS), "I16", 1, vec![part(0, "F16", 1, RowOrder::AsStored)], 0.0);
+        assert!(read_all(&integers).unwrap_err().to_string().contains("I16 cannot be written"));
+    }
+
+    #[test]
+    fn a_source_that_was_cut_since_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("shard");
+        std::fs::write(&path, source(N_ROWS * N_COLS)).unwrap();
+        let tensor = AssembledTensor {
+            name: "t".into(),
+            dims: vec![N_COLS as u64, N_ROWS as u64],
+            ggml_type: GgmlType::by_name("F16").unwrap(),
+            assembly: Arc::new(Assembly { parts: vec![part(0, "F16", N_ROWS, RowOrder::Transposed)], add: 0.0 }),
+        };
+        let m = Gguf::assembled(&Header::new(3).unwrap(), vec![Source::File(path.clone())], vec![tensor]).unwrap();
+        assert!(read_all(&m).is_ok());
+        std::fs::write(&path, source(100)).unwrap();
+        assert!(matches!(read_all(&m), Err(ConvertError::File(_))));
+    }
+}

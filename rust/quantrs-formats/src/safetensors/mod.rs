@@ -12,7 +12,7 @@ pub use dtype::{DTYPES, Dtype};
 pub use writer::{NewTensor, write_header};
 
 use crate::chunks::SourceFile;
-use crate::error::{FormatError, Place, Result};
+use crate::error::{FormatError, Place, Result, preview};
 use crate::source::ReadAt;
 use json::Json;
 
@@ -77,10 +77,10 @@ impl SafeTensorsFile {
             let at = json.position();
             let name = json.string(format_args!("tensor name"))?;
             if let Some(first) = seen.insert(name.clone(), at) {
-                let first = LENGTH_BYTES + first as u64;
+                let (first, name) = (LENGTH_BYTES + first as u64, preview(name.as_bytes()));
                 return Err(FormatError::Duplicate { place: json.place(at, "tensor name"), name, first });
             }
-            json.expect(b':', format_args!("after the name '{name}'"))?;
+            json.expect(b':', format_args!("after the name '{}'", preview(name.as_bytes())))?;
             if name == METADATA {
                 metadata = parse_metadata(json)?;
             } else if name.is_empty() {
@@ -151,7 +151,7 @@ fn read_text<S: ReadAt + ?Sized>(source: &S, path: &Path) -> Result<String> {
     source.read_exact_at(LENGTH_BYTES, &mut bytes).map_err(FormatError::io(path, "read"))?;
     String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
-        let found = crate::error::preview(&e.as_bytes()[at..(at + 8).min(e.as_bytes().len())]);
+        let found = preview(&e.as_bytes()[at..(at + 8).min(e.as_bytes().len())]);
         FormatError::BadText { place: place(LENGTH_BYTES + at as u64, "header"), found }
     })
 }
@@ -191,7 +191,7 @@ struct Entry {
 }
 
 fn parse_tensor(json: &mut Json<'_>, at: usize, name: String) -> Result<Entry> {
-    let entry = format!("tensor '{}'", crate::error::preview(name.as_bytes()));
+    let entry = format!("tensor '{}'", preview(name.as_bytes()));
     let once = |json: &Json<'_>, at: usize, given: bool, field: &str| match given {
         false => Ok(()),
         true => json.invalid(at, format_args!("{entry}, {field}"), "each field once"),
@@ -201,7 +201,8 @@ fn parse_tensor(json: &mut Json<'_>, at: usize, name: String) -> Result<Entry> {
     json.items(b'}', format_args!("{entry}"), |json| {
         let at = json.position();
         let field = json.string(format_args!("field of {entry}"))?;
-        json.expect(b':', format_args!("{entry}, {field}"))?;
+        let shown = preview(field.as_bytes());
+        json.expect(b':', format_args!("{entry}, {shown}"))?;
         match field.as_str() {
             "dtype" => {
                 once(json, at, dtype.is_some(), &field)?;
@@ -215,7 +216,7 @@ fn parse_tensor(json: &mut Json<'_>, at: usize, name: String) -> Result<Entry> {
                 once(json, at, offsets.is_some(), &field)?;
                 offsets = Some((json.position(), parse_numbers(json, 2, format_args!("{entry}, data_offsets"))?));
             }
-            _ => json.skip(format_args!("{entry}, {field}"))?,
+            _ => json.skip(format_args!("{entry}, {shown}"))?,
         }
         Ok(())
     })?;
@@ -280,7 +281,7 @@ fn lay_out(
     let mut end = 0;
     let mut previous: Option<&SafeTensor> = None;
     for Entry { tensor, at } in &entries {
-        let field = || format!("tensor '{}', data_offsets", tensor.name);
+        let field = || format!("tensor '{}', data_offsets", preview(tensor.name.as_bytes()));
         // Its end does not overflow: both offsets stand in the header.
         let tensor_end = tensor.offset + tensor.nbytes;
         if tensor_end > data_bytes {
@@ -289,7 +290,7 @@ fn lay_out(
         }
         match previous {
             Some(other) if tensor.offset < end => {
-                return Err(FormatError::Overlap { place: place(*at, field()), other: other.name.clone() });
+                return Err(FormatError::Overlap { place: place(*at, field()), other: preview(other.name.as_bytes()) });
             }
             _ if tensor.offset > end => {
                 let expected = format!("{end}, where the tensor before it ends");

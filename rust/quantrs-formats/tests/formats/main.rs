@@ -1,5 +1,6 @@
 //! Tests of the crate from outside, in one binary.
 
+mod assemblies;
 mod common;
 mod gguf_damage;
 mod gguf_edits;
@@ -7,3 +8,4 @@ mod gguf_golden;
 mod gguf_properties;
 mod gguf_splits;
 mod imatrix;
+mod safetensors;

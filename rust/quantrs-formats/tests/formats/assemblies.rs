@@ -1,0 +1,115 @@
+//! Assembled models: what they tell of themselves, and what is refused.
+
+use quantrs_formats::{
+    AssembledTensor, Assembly, FormatError, GgmlType, Gguf, Header, NewValue, Part, RowOrder, Source, Stored, Value,
+};
+use std::sync::Arc;
+
+fn header() -> Header {
+    let mut header = Header::new(3).unwrap();
+    header.set("general.architecture", "string".parse().unwrap(), &NewValue::Bytes(b"llama".to_vec())).unwrap();
+    header
+}
+
+fn memory(n_bytes: usize) -> Source {
+    Source::Memory { label: "state".into(), bytes: Arc::new(vec![7u8; n_bytes]) }
+}
+
+fn part(offset: u64, stored: &str, n_rows: u64) -> Part {
+    Part { source: 0, offset, stored: Stored::by_name(stored).unwrap(), n_rows, order: RowOrder::AsStored }
+}
+
+fn tensor(dims: &[u64], type_name: &str, parts: &[Part]) -> AssembledTensor {
+    let assembly = Arc::new(Assembly { parts: parts.to_vec(), add: 0.0 });
+    AssembledTensor {
+        name: "t".repeat(100),
+        dims: dims.to_vec(),
+        ggml_type: GgmlType::by_name(type_name).unwrap(),
+        assembly,
+    }
+}
+
+fn assembled(tensors: Vec<AssembledTensor>) -> quantrs_formats::Result<Gguf> {
+    Gguf::assembled(&header(), vec![memory(4096)], tensors)
+}
+
+fn refuses(tensor: AssembledTensor, parts: &[&str]) {
+    let error = assembled(vec![tensor]).map(drop).expect_err("accepted");
+    let message = error.to_string();
+    assert!(matches!(error, FormatError::Edit { .. }), "{message}");
+    for part in parts {
+        assert!(message.contains(part), "'{part}' is not in: {message}");
+    }
+}
+
+#[test]
+fn an_assembly_has_the_headers_metadata_and_the_bytes_of_its_sources() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("shard");
+    std::fs::write(&path, [0; 100]).unwrap();
+    let sources = vec![memory(4096), Source::File(path.clone())];
+    let in_file = Part { source: 1, ..part(36, "BF16", 1) };
+    let tensors = vec![tensor(&[32, 1, 1, 1, 3], "BF16", &[part(64, "BF16", 2), in_file])];
+    let model = Gguf::assembled(&header(), sources, tensors).unwrap();
+    assert!(model.is_assembled());
+    assert_eq!(model.value("general.architecture"), Some(Value::String(b"llama")));
+    assert_eq!((model.file_size(), model.split_sizes()), (4196, vec![1, 0]));
+    assert_eq!(model.paths().collect::<Vec<_>>(), [path]);
+    let info = &model.tensors()[0];
+    assert_eq!((info.offset, info.nbytes, info.file, info.name.len()), (64, 192, 0, 100));
+    assert_eq!(model.sources()[0].memory_checksum(), Some(crc32fast::hash(&[7; 4096])));
+}
+
+#[test]
+fn parts_must_make_up_the_tensor() {
+    refuses(tensor(&[32, 4], "F16", &[part(0, "F16", 3)]), &["3 rows in its parts", "expected 4"]);
+    refuses(tensor(&[32, 4], "F16", &[]), &["0 rows in its parts"]);
+    refuses(tensor(&[32, 4], "F16", &[part(0, "F16", 4), part(0, "F16", 0)]), &["part 1: 0 rows"]);
+    refuses(tensor(&[32, 4], "F16", &[part(0, "F16", 4), part(0, "F16", u64::MAX)]), &["part 1"]);
+    refuses(tensor(&[32, 4], "F16", &[part(0, "Q4_K", 4)]), &["part 0", "whole blocks of 256"]);
+}
+
+#[test]
+fn parts_must_lie_within_their_source() {
+    refuses(
+        tensor(&[32, 4], "F16", &[part(4000, "F16", 4)]),
+        &["bytes 4000 to 4256 of state", "within its 4096 bytes"],
+    );
+    refuses(tensor(&[32, 4], "F16", &[part(u64::MAX, "F16", 4)]), &["part 0"]);
+    refuses(tensor(&[32, 4], "F16", &[Part { source: 1, ..part(0, "F16", 4) }]), &["source 1", "one of 1"]);
+    let missing = Gguf::assembled(&header(), vec![Source::File("/no/such/file".into())], Vec::new());
+    assert!(matches!(missing, Err(FormatError::Io { action: "open", .. })));
+}
+
+#[test]
+fn orders_must_suit_the_rows() {
+    for n_heads in [0, 3, 4] {
+        let order = RowOrder::HalvesToPairs { n_heads };
+        refuses(
+            tensor(&[32, 4], "F16", &[Part { order, ..part(0, "F16", 4) }]),
+            &["an even number of them for each head"],
+        );
+    }
+    let transposed = Part { order: RowOrder::Transposed, ..part(0, "Q8_0", 4) };
+    refuses(tensor(&[32, 4], "Q8_0", &[transposed]), &["plain values to be transposed"]);
+}
+
+#[test]
+fn dimensions_names_and_additions_are_checked() {
+    refuses(tensor(&[32, 0], "F16", &[]), &["dimensions [32, 0]"]);
+    refuses(tensor(&[], "F16", &[]), &["dimensions []"]);
+    refuses(tensor(&[1 << 40, 1 << 40], "F16", &[]), &["fewer than 2^63 bytes"]);
+    refuses(tensor(&[31, 1], "Q8_0", &[]), &["a multiple of 32"]);
+    refuses(AssembledTensor { name: String::new(), ..tensor(&[1], "F16", &[part(0, "F16", 1)]) }, &["an empty name"]);
+    let added = |type_name: &str, add: f32| {
+        let parts = vec![part(0, "F16", 1)];
+        AssembledTensor { assembly: Arc::new(Assembly { parts, add }), ..tensor(&[256], type_name, &[]) }
+    };
+    refuses(added("Q4_K", 1.0), &["1 to be added to values of type Q4_K"]);
+    refuses(added("F32", f32::NAN), &["a finite number"]);
+    let twice = vec![tensor(&[1], "F16", &[part(0, "F16", 1)]); 2];
+    assert!(assembled(twice).unwrap_err().to_string().contains("the name a second time"));
+    let mut full = header();
+    full.add_tensor("t", &[1], GgmlType::by_name("F32").unwrap()).unwrap();
+    assert!(Gguf::assembled(&full, Vec::new(), Vec::new()).unwrap_err().to_string().contains("key/values alone"));
+}
