@@ -14,7 +14,9 @@ from conftest import GOLDEN, Ran
 from family_models import MODELS
 from gguf_bytes import gguf, llama, write_llama
 from golden_ggml import golden_types
+from quantrs import _native
 from quantrs.comparison import compare
+from quantrs.open_model import open_model
 from quantrs.type_tolerance import GRIDS, is_bounded_each, row_tolerance, tolerance
 from speaking_model import write_speaker
 
@@ -207,3 +209,34 @@ def test_results_do_not_depend_on_threads(tmp_path: Path) -> None:
     qr.quantize_checkpoint(source, tmp_path / "b.gguf", scheme="Q4_K_M")
     one, four = (compare(source, tmp_path / "b.gguf", threads=n) for n in (1, 4))
     assert one == four
+
+
+FOLDERS = [path.parent for path in sorted((GOLDEN / "hf").glob("*/model.safetensors"))]
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_a_folder_and_the_file_made_of_it_are_the_same_model(folder: Path, tmp_path: Path) -> None:
+    qr.quantize_checkpoint(folder, tmp_path / "m.gguf", scheme="Q8_0")
+    for a, b in ((folder, tmp_path / "m.gguf"), (tmp_path / "m.gguf", folder)):
+        found = compare(a, b)
+        assert found.findings == ()
+        assert found.texts > 50
+
+
+def test_another_pre_tokenizer_is_found(tmp_path: Path) -> None:
+    qr.quantize_checkpoint(FOLDERS[0], tmp_path / "m.gguf", scheme="Q8_0", pre="llama-bpe")
+    (finding,) = compare(FOLDERS[0], tmp_path / "m.gguf").findings
+    assert finding.where == "tokenizer"
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_rows_of_an_assembly_are_those_of_the_whole(folder: Path) -> None:
+    gguf = open_model(folder)
+    sources = _native.Sources(gguf)
+    for tensor in gguf.tensors:
+        whole, n_rows = sources.read(tensor), int(np.prod(tensor.dims[1:]))
+        row_bytes = len(whole) // n_rows
+        for first, n in ((0, n_rows), (n_rows // 3, n_rows // 2), (n_rows - 1, 1), (n_rows, 0)):
+            assert sources.read_rows(tensor, first, n) == whole[first * row_bytes : (first + n) * row_bytes], tensor.name
+        with pytest.raises(qr.InputError, match=r"rows \d+\.\.\+2 of"):
+            sources.read_rows(tensor, n_rows - 1, 2)
