@@ -8,6 +8,7 @@ use quantrs_kernels::elementwise::{all_finite, scale, soft_cap};
 use quantrs_kernels::{KvCache, KvType, Pool, Precision, RopeTable, for_rows};
 use quantrs_simd::Level;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Tokens that go through the blocks together: enough for the products to be bound by arithmetic, few enough for their buffers to
 /// stay small.
@@ -303,7 +304,16 @@ impl Engine {
     }
 
     fn check_finite(&self, place: impl Fn() -> String) -> Result<(), EngineError> {
-        if all_finite(self.settings.level, &self.x) {
+        /// Values that a thread looks at in one go.
+        const CHUNK: usize = 1 << 16;
+        let finite = AtomicBool::new(true);
+        self.pool.run(self.x.len().div_ceil(CHUNK), |i| {
+            let x = &self.x[i * CHUNK..self.x.len().min((i + 1) * CHUNK)];
+            if !all_finite(self.settings.level, x) {
+                finite.store(false, Relaxed);
+            }
+        });
+        if finite.into_inner() {
             return Ok(());
         }
         Err(EngineError::NotFinite { place: place() })

@@ -12,6 +12,7 @@ use crate::Disjoint;
 use crate::elementwise::{exp, soft_cap};
 use crate::isa::{Isa, Machine, with_isa};
 use crate::kv_cache::{BLOCK, KvCache, SPAN};
+use crate::output;
 use crate::pool::Pool;
 use quantrs_simd::Level;
 use std::cell::RefCell;
@@ -19,6 +20,9 @@ use std::ops::Range;
 
 /// Rows of a tile, at least, where there are that many: keys and values are decoded once for all of them.
 const TILE_ROWS: usize = 64;
+
+/// Rows below which reading keys and values from memory takes longer than multiplying them.
+const PREFETCH_BELOW: usize = 16;
 
 /// How the heads of a layer attend.
 #[derive(Clone, Copy, Debug)]
@@ -200,6 +204,9 @@ impl Tile<'_> {
         for block in blocks {
             let positions = block * BLOCK..(block + 1) * BLOCK;
             let first = start + positions.start;
+            if rows < PREFETCH_BELOW {
+                self.prefetch(first);
+            }
             self.cache.read_keys(self.level, self.head, first, &mut scratch.keys, &mut scratch.key_rows);
             let keys = scratch.keys.as_flattened();
             self.by_rows(|r| {
@@ -249,6 +256,19 @@ impl Tile<'_> {
                 let values = &scratch.values[seen.start * v_stride + column..];
                 let out = &mut partial.out[r.start * v_stride + column..];
                 self.multiply(r.len(), (scores, SPAN), (values, v_stride), seen.len(), (out, v_stride));
+            }
+        });
+    }
+
+    /// Ask for the values of this block, and for the keys of the next.
+    fn prefetch(&self, first: usize) {
+        let [_, here] = self.cache.bytes_ahead(self.head, first);
+        let [next, _] = self.cache.bytes_ahead(self.head, first + BLOCK);
+        with_isa!(self.machine, m => {
+            for bytes in [here, next] {
+                for line in bytes.chunks(64) {
+                    m.prefetch(line.as_ptr());
+                }
             }
         });
     }
@@ -413,7 +433,8 @@ fn multiply_rows<M: Isa, const ROWS: usize>(
             }
         }
         for (r, sums) in sums.into_iter().enumerate() {
-            crate::output::put(m, sums, &mut out[r * out_stride + column..]);
+            // SAFETY: row r of out has BLOCK places, by the assertions.
+            unsafe { output::put(m, sums, out.as_mut_ptr().add(r * out_stride + column)) };
         }
     }
 }

@@ -31,12 +31,18 @@ impl<'a, T> Disjoint<'a, T> {
         self.len == 0
     }
 
+    /// The first value. Writing through it is under the conditions of [`range`](Self::range).
+    pub(crate) fn as_mut_ptr(&self) -> *mut T {
+        self.start
+    }
+
     /// `slice[start..start + len]`. Panics when it lies outside.
     ///
     /// # Safety
     ///
     /// No two ranges that live at the same time overlap.
     #[expect(clippy::mut_from_ref, reason = "the point of the type; the caller keeps ranges apart")]
+    #[inline]
     pub unsafe fn range(&self, start: usize, len: usize) -> &mut [T] {
         assert!(start <= self.len && len <= self.len - start, "{start}..+{len} of {}", self.len);
         // SAFETY: inside the slice by the assertion; unshared by the caller's promise.

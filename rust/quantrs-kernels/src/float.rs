@@ -6,6 +6,7 @@
 )]
 
 use crate::activations::FloatSpan;
+use crate::gemv::AHEAD;
 use crate::isa::Isa;
 use crate::output::{self, Output};
 use crate::unpack::SPAN;
@@ -13,8 +14,6 @@ use crate::{Disjoint, Matrix};
 use quantrs_simd::Level;
 use std::ops::Range;
 
-/// How far ahead of its use memory is asked for, in bytes.
-const AHEAD: usize = 4096;
 /// Rows of the widest panel.
 const MAX_ROWS: usize = 32;
 /// Columns from which the panel pays.
@@ -94,9 +93,13 @@ pub(crate) fn multiply_panels<M: Isa>(
                 prefetch(m, w, row, next_start);
             }
             panel.fill(m, level, w, first, at, len);
-            let y = Output { y, n_rows: w.n_rows(), first, len: panel_rows.min(rows.end - first) };
-            let chunk = Chunk { weights: &panel.weights, len, x, add: at > 0, y: complete.then_some(y) };
+            let output = if complete { Output::of_panel(m, y, n, w.n_rows(), first) } else { None };
+            let to_scratch = output.is_none();
+            let chunk = Chunk { weights: &panel.weights, len, x, add: at > 0, output };
             chunk.multiply(m, partial);
+            if complete && to_scratch {
+                output::copy_rest(partial, y, n, w.n_rows(), first);
+            }
         }
     }
 }
@@ -120,8 +123,8 @@ struct Chunk<'a> {
     x: &'a [FloatSpan],
     /// Whether the result so far is added.
     add: bool,
-    /// Where complete sums go.
-    y: Option<Output<'a>>,
+    /// Where complete sums go, unless to the scratch.
+    output: Option<Output<'a>>,
 }
 
 impl Chunk<'_> {
@@ -150,13 +153,14 @@ impl Chunk<'_> {
     #[inline(always)]
     fn tile<M: Isa, const COLS: usize>(&self, m: M, col: usize, partial: &mut [f32]) {
         let rows = 2 * M::W;
-        let partial = &mut partial[col * rows..(col + COLS) * rows];
+        let partial = partial[col * rows..(col + COLS) * rows].as_mut_ptr();
         let x = &self.x[col..col + COLS];
         assert!(rows <= MAX_ROWS && self.len <= SPAN);
         let mut acc = [[m.wide_splat(0.0); 2]; COLS];
         if self.add {
             for c in 0..COLS {
-                acc[c] = output::get(m, &partial[c * rows..]);
+                // SAFETY: `partial` has COLS columns.
+                acc[c] = unsafe { output::get(m, partial.add(c * rows)) };
             }
         }
         for k in 0..self.len {
@@ -172,10 +176,14 @@ impl Chunk<'_> {
                 }
             }
         }
-        for c in 0..COLS {
-            match &self.y {
-                Some(y) => y.store(m, col + c, acc[c]),
-                None => output::put(m, acc[c], &mut partial[c * rows..]),
+        if let Some(output) = &self.output {
+            for c in 0..COLS {
+                output.store(m, col + c, acc[c]);
+            }
+        } else {
+            for c in 0..COLS {
+                // SAFETY: as above.
+                unsafe { output::put(m, acc[c], partial.add(c * rows)) };
             }
         }
     }

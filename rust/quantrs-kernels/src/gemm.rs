@@ -43,9 +43,13 @@ pub(crate) fn multiply_panels<M: Isa, F: Unpack>(
             };
             panel.fill::<M, F>(m, w, first..rows.end.min(next), start, len, following);
             let complete = start + len == w.n_cols();
-            let y = complete.then_some(Output { y, n_rows: w.n_rows(), first, len: panel_rows.min(rows.end - first) });
-            let chunk = Chunk { panel, len, x, n, add: start > 0, y };
+            let output = if complete { Output::of_panel(m, y, n, w.n_rows(), first) } else { None };
+            let to_scratch = output.is_none();
+            let chunk = Chunk { panel, len, x, n, add: start > 0, output };
             chunk.multiply::<M, F>(m, partial);
+            if complete && to_scratch {
+                output::copy_rest(partial, y, n, w.n_rows(), first);
+            }
         }
     }
 }
@@ -59,19 +63,22 @@ struct Chunk<'a> {
     n: usize,
     /// Whether the result so far is added.
     add: bool,
-    /// Where complete sums go.
-    y: Option<Output<'a>>,
+    /// Where complete sums go, unless to the scratch.
+    output: Option<Output<'a>>,
 }
 
 impl Chunk<'_> {
     #[inline(always)]
     fn multiply<M: Isa, F: Unpack>(&self, m: M, partial: &mut [f32]) {
         let mut col = 0;
-        // Four columns keep the units about as busy as six, two do not: eight columns are four and four.
-        while self.n - col >= M::INT_COLS && !(M::INT_COLS == 6 && self.n - col == 8) {
-            match M::INT_COLS {
-                6 => self.tile::<M, F, 6>(m, col, partial),
-                3 => self.tile::<M, F, 3>(m, col, partial),
+        while self.n - col >= M::INT_COLS {
+            match (M::INT_COLS, F::GROUP) {
+                // Groups of 16 take a third set of registers; with four columns there are enough.
+                (6, 16) => break,
+                // Four columns keep the units about as busy as six, two do not: eight columns are four and four.
+                (6, _) if self.n - col == 8 => break,
+                (6, _) => self.tile::<M, F, 6>(m, col, partial),
+                (3, _) => self.tile::<M, F, 3>(m, col, partial),
                 _ => self.tile::<M, F, 2>(m, col, partial),
             }
             col += M::INT_COLS;
@@ -93,13 +100,14 @@ impl Chunk<'_> {
     #[inline(always)]
     fn tile<M: Isa, F: Unpack, const COLS: usize>(&self, m: M, col: usize, partial: &mut [f32]) {
         let rows = 2 * M::W;
-        let partial = &mut partial[col * rows..(col + COLS) * rows];
+        let partial = partial[col * rows..(col + COLS) * rows].as_mut_ptr();
         assert!(rows <= MAX_ROWS && self.len <= SPAN * DEPTH && self.len.is_multiple_of(32));
         assert!(self.x.len() >= (self.len.div_ceil(SPAN) - 1) * self.n + col + COLS);
         let mut acc = [[m.wide_splat(0.0); 2]; COLS];
         if self.add {
             for c in 0..COLS {
-                acc[c] = output::get(m, &partial[c * rows..]);
+                // SAFETY: `partial` has COLS columns.
+                acc[c] = unsafe { output::get(m, partial.add(c * rows)) };
             }
         }
         for i in 0..self.len / 32 {
@@ -110,10 +118,14 @@ impl Chunk<'_> {
             let x = |c: usize| unsafe { &*x.add(c) };
             acc = self.add::<M, F, COLS>(m, i, k, x, acc);
         }
-        for c in 0..COLS {
-            match &self.y {
-                Some(y) => y.store(m, col + c, acc[c]),
-                None => output::put(m, acc[c], &mut partial[c * rows..]),
+        if let Some(output) = &self.output {
+            for c in 0..COLS {
+                output.store(m, col + c, acc[c]);
+            }
+        } else {
+            for c in 0..COLS {
+                // SAFETY: as above.
+                unsafe { output::put(m, acc[c], partial.add(c * rows)) };
             }
         }
     }

@@ -5,7 +5,7 @@ use crate::isa::Isa;
 use crate::unpack::{SPAN, Scales, Unpack};
 
 /// How far ahead of its use memory is asked for, in bytes: the hardware alone brings half the speed.
-const AHEAD: usize = 4096;
+pub(crate) const AHEAD: usize = 4096;
 
 /// Dot product of one row with one column, its spans `n` apart.
 ///

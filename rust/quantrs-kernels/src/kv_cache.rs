@@ -1,7 +1,7 @@
 //! Keys and values of the positions seen so far, of one layer.
 //!
 //! Positions come in spans of [`SPAN`], allocated when their first position is written: memory grows with what was said, and
-//! nothing is ever moved. Within a span each key/value head has its own stretch:
+//! nothing is ever moved. The first few spans are kept for the next text: new memory costs a page fault per 4 KiB. Within a span each key/value head has its own stretch:
 //!
 //! - keys as floats: blocks of [`BLOCK`] positions, `[head_dim][BLOCK]` in each, so that a query times a block of keys is a
 //!   small matrix product over contiguous vectors;
@@ -16,6 +16,9 @@ use quantrs_simd::Level;
 pub(crate) const SPAN: usize = 256;
 /// Positions that attention takes at a time.
 pub(crate) const BLOCK: usize = 32;
+
+/// Spans that are kept when their positions are forgotten.
+const KEPT_SPANS: usize = 4;
 
 /// How keys and values are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,10 +121,10 @@ impl KvCache {
         self.spans.iter().map(|s| s.k.len() + s.v.len()).sum()
     }
 
-    /// Forget the positions from `len` on; the memory of spans that hold none is given back.
+    /// Forget the positions from `len` on; the memory of spans that hold none is given back, but for the first few.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
-        self.spans.truncate(self.len.div_ceil(SPAN));
+        self.spans.truncate(self.len.div_ceil(SPAN).max(KEPT_SPANS));
     }
 
     /// Append positions: `k: [n, n_kv_heads * k_dim]`, `v: [n, n_kv_heads * v_dim]`.
@@ -169,7 +172,8 @@ impl KvCache {
         self.len += n;
     }
 
-    /// Keys of the [`BLOCK`] positions from `first` on as `[k_dim][BLOCK]`; what was never written is zero. `rows` is scratch.
+    /// Keys of the [`BLOCK`] positions from `first` on as `[k_dim][BLOCK]`; beyond the last position they are unspecified. `rows` is
+    /// scratch.
     #[inline]
     pub(crate) fn read_keys(
         &self,
@@ -193,12 +197,24 @@ impl KvCache {
         }
     }
 
-    /// Values of the [`BLOCK`] positions from `first` on, `[BLOCK][v_dim]`.
+    /// Values of the [`BLOCK`] positions from `first` on, `[BLOCK][v_dim]`; zero beyond the last position.
     #[inline]
     pub(crate) fn read_values(&self, level: Level, head: usize, first: usize, out: &mut [f32]) {
         let at = head * SPAN + first % SPAN;
         let bytes = &self.spans[first / SPAN].v[at * self.v_row_bytes..][..BLOCK * self.v_row_bytes];
         self.dequantize(level, bytes, out);
+        out[self.len.saturating_sub(first).min(BLOCK) * self.shape.v_dim..].fill(0.0);
+    }
+
+    /// The bytes of the keys and of the values of the [`BLOCK`] positions from `first` on, to be asked for ahead of their use; empty
+    /// where there are none.
+    pub(crate) fn bytes_ahead(&self, head: usize, first: usize) -> [&[u8]; 2] {
+        let at = head * SPAN + first % SPAN;
+        let Some(span) = self.spans.get(first / SPAN).filter(|_| first < self.len) else { return [&[]; 2] };
+        [
+            &span.k[at * self.k_row_bytes..][..BLOCK * self.k_row_bytes],
+            &span.v[at * self.v_row_bytes..][..BLOCK * self.v_row_bytes],
+        ]
     }
 
     fn dequantize(&self, level: Level, bytes: &[u8], out: &mut [f32]) {
@@ -276,12 +292,28 @@ mod tests {
     fn memory_grows_by_spans_and_is_given_back() {
         let mut cache = KvCache::new(KvType::F16, SHAPE).unwrap();
         assert_eq!(cache.n_bytes(), 0);
-        cache.append(&Pool::new(2), Level::detect(), &rows(257, 128), &rows(257, 64));
-        assert_eq!(cache.n_bytes(), 2 * SPAN * 2 * (64 + 32) * 2);
+        let (level, pool) = (Level::detect(), Pool::new(2));
+        let span_bytes = SPAN * 2 * (64 + 32) * 2;
+        cache.append(&pool, level, &rows(257, 128), &rows(257, 64));
+        assert_eq!(cache.n_bytes(), 2 * span_bytes);
+        let n = (KEPT_SPANS + 2) * SPAN;
+        cache.append(&pool, level, &rows(n, 128), &rows(n, 64));
         cache.truncate(256);
-        assert_eq!((cache.len(), cache.n_bytes()), (256, SPAN * 2 * (64 + 32) * 2));
+        assert_eq!((cache.len(), cache.n_bytes()), (256, KEPT_SPANS * span_bytes));
         cache.truncate(0);
         assert!(cache.is_empty());
+    }
+
+    #[test]
+    fn values_beyond_the_last_position_are_zero_also_where_others_were() {
+        let (level, pool) = (Level::detect(), Pool::new(1));
+        let mut cache = KvCache::new(KvType::F16, SHAPE).unwrap();
+        cache.append(&pool, level, &[1.0; 128 * 40], &[f32::INFINITY; 64 * 40]);
+        cache.truncate(0);
+        cache.append(&pool, level, &[1.0; 128 * 3], &[2.0; 64 * 3]);
+        let mut values = [1.0; BLOCK * 32];
+        cache.read_values(level, 1, 0, &mut values);
+        assert!(values[..3 * 32].iter().all(|v| *v == 2.0) && values[3 * 32..].iter().all(|v| *v == 0.0));
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub(crate) fn multiply(
 }
 
 /// Bytes of weights of a task of dot products.
-const MIN_TASK_BYTES: usize = 1 << 14;
+const MIN_TASK_BYTES: usize = 1 << 16;
 const MAX_TASK_BYTES: usize = 1 << 18;
 /// Panels of a task, at most.
 const MAX_PANELS: usize = 4;
@@ -111,7 +111,7 @@ fn in_floats(p: &Product<'_>, rows: Range<usize>) {
         });
     } else {
         with_isa!(p.machine, m => {
-            p.in_rows(rows, #[inline(always)] |r, i| float::dot_row(m, p.level, w, r, &x[i..], n));
+            p.in_rows(m, rows, #[inline(always)] |r, i| float::dot_row(m, p.level, w, r, &x[i..], n));
         });
     }
 }
@@ -127,7 +127,7 @@ fn in_integer_panels<F: Unpack>(p: &Product<'_>, rows: Range<usize>) {
 fn in_integer_rows<F: Unpack>(p: &Product<'_>, rows: Range<usize>) {
     let (w, x, n) = (&p.w, p.x.spans(), p.x.n());
     with_isa!(p.machine, m => {
-        p.in_rows(rows, #[inline(always)] |r, i| gemv::dot_row::<_, F>(m, w.row(r), w.n_cols(), &x[i..], n));
+        p.in_rows(m, rows, #[inline(always)] |r, i| gemv::dot_row::<_, F>(m, w.row(r), w.n_cols(), &x[i..], n));
     });
 }
 
@@ -142,7 +142,12 @@ impl Product<'_> {
 
     /// `dot(r, i)` for all rows r and columns i.
     #[inline(always)]
-    fn in_rows(&self, rows: Range<usize>, dot: impl Fn(usize, usize) -> f32) {
+    fn in_rows<M: Isa>(&self, m: M, rows: Range<usize>, dot: impl Fn(usize, usize) -> f32) {
+        // The kernels ask for memory this far ahead, but not for where they begin.
+        let start = self.w.row(rows.start).as_ptr();
+        for line in (0..gemv::AHEAD).step_by(64) {
+            m.prefetch(start.wrapping_add(line));
+        }
         for r in rows {
             for i in 0..self.x.n() {
                 let dot = dot(r, i);

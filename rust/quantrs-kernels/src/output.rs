@@ -1,52 +1,69 @@
-//! Where the tiles of a product leave complete sums.
+//! Where the tiles of a product leave sums.
 
 use crate::Disjoint;
 use crate::isa::Isa;
 
-/// Rows of the widest panel.
-const MAX_ROWS: usize = 32;
-
-/// Rows `first..first + len` of a product, which belong to one task alone.
+/// The columns of some rows of a product, which belong to one task alone: as many rows as a panel has.
 pub(crate) struct Output<'a> {
     /// `[n, n_rows]`
-    pub(crate) y: &'a Disjoint<'a, f32>,
-    pub(crate) n_rows: usize,
-    pub(crate) first: usize,
-    /// At most the rows of a panel.
-    pub(crate) len: usize,
+    y: &'a Disjoint<'a, f32>,
+    n: usize,
+    n_rows: usize,
+    first: usize,
 }
 
-impl Output<'_> {
-    /// Write the first `len` of the sums of two wide vectors of rows, for one column.
+impl<'a> Output<'a> {
+    /// Rows `first..first + 2 * W` of y: `[n, n_rows]`; None when there are fewer. Then the sums go to the scratch, and from there
+    /// [`copy_rest`] takes them: checks and partial stores in the tiles would cost all of them.
+    #[inline(always)]
+    pub(crate) fn of_panel<M: Isa>(
+        _: M,
+        y: &'a Disjoint<'a, f32>,
+        n: usize,
+        n_rows: usize,
+        first: usize,
+    ) -> Option<Self> {
+        assert!(y.len() == n * n_rows);
+        (first + 2 * M::W <= n_rows).then_some(Output { y, n, n_rows, first })
+    }
+
+    /// Write the sums of two wide vectors of rows for one column.
     #[inline(always)]
     pub(crate) fn store<M: Isa>(&self, m: M, col: usize, sums: [M::WF; 2]) {
+        debug_assert!(col < self.n);
+        // SAFETY: `first + 2 * W` is at most n_rows, so these places of column `col` are inside y; they belong to this task alone.
+        unsafe { put(m, sums, self.y.as_mut_ptr().add(col * self.n_rows + self.first)) }
+    }
+}
+
+/// Write the first rows of a panel's sums, `partial: [n, rows of a panel]`, to rows `first..n_rows` of y, `[n, n_rows]`, which belong
+/// to this task alone.
+pub(crate) fn copy_rest(partial: &[f32], y: &Disjoint<'_, f32>, n: usize, n_rows: usize, first: usize) {
+    let panel_rows = partial.len() / n;
+    for (col, sums) in partial.chunks_exact(panel_rows).enumerate() {
         // SAFETY: these rows belong to this task alone.
-        let y = unsafe { self.y.range(col * self.n_rows + self.first, self.len) };
-        if y.len() == 2 * M::W {
-            put(m, sums, y);
-        } else {
-            let mut all = [0.0; MAX_ROWS];
-            put(m, sums, &mut all);
-            y.copy_from_slice(&all[..y.len()]);
-        }
+        let y = unsafe { y.range(col * n_rows + first, n_rows - first) };
+        y.copy_from_slice(&sums[..n_rows - first]);
     }
 }
 
-/// To the first `2 * W` places. Panics when there are fewer.
+/// # Safety
+///
+/// `2 * W` values can be written at `p`.
 #[inline(always)]
-pub(crate) fn put<M: Isa>(m: M, sums: [M::WF; 2], out: &mut [f32]) {
-    assert!(out.len() >= 2 * M::W);
-    // SAFETY: the assertion.
+pub(crate) unsafe fn put<M: Isa>(m: M, sums: [M::WF; 2], p: *mut f32) {
+    // SAFETY: the caller's promise.
     unsafe {
-        m.wide_store(sums[0], out.as_mut_ptr());
-        m.wide_store(sums[1], out.as_mut_ptr().add(M::W));
+        m.wide_store(sums[0], p);
+        m.wide_store(sums[1], p.add(M::W));
     }
 }
 
-/// The first `2 * W` values. Panics when there are fewer.
+/// # Safety
+///
+/// `2 * W` values can be read at `p`.
 #[inline(always)]
-pub(crate) fn get<M: Isa>(m: M, sums: &[f32]) -> [M::WF; 2] {
-    assert!(sums.len() >= 2 * M::W);
-    // SAFETY: the assertion.
-    unsafe { [m.wide_load(sums.as_ptr()), m.wide_load(sums.as_ptr().add(M::W))] }
+pub(crate) unsafe fn get<M: Isa>(m: M, p: *const f32) -> [M::WF; 2] {
+    // SAFETY: the caller's promise.
+    unsafe { [m.wide_load(p), m.wide_load(p.add(M::W))] }
 }

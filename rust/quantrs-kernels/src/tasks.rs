@@ -12,14 +12,14 @@ pub(crate) struct Task {
 /// Cut products, given as rows and the work of a row, into tasks of whole `units` of rows but for the last of each product.
 ///
 /// The first tasks are long, because each one starts cold; towards the end they are shorter, so that the threads finish together:
-/// each has its share of a quarter of what is left, at most `most` of work and at least `least` where there are more rows.
+/// each is a thread's share of half of what is left, at most `most` of work and at least `least` where there are more rows.
 pub(crate) fn cut(products: &[(usize, usize)], threads: usize, unit: usize, least: usize, most: usize) -> Vec<Task> {
     let mut left: usize = products.iter().map(|(n_rows, work)| n_rows * work).sum();
     let mut tasks = Vec::new();
     for (product, &(n_rows, work)) in products.iter().enumerate() {
         let mut start = 0;
         while start < n_rows {
-            let share = (left / (4 * threads)).clamp(least, most);
+            let share = (left / (2 * threads)).clamp(least, most);
             let units = (share / (unit * work).max(1)).max(1);
             let end = n_rows.min(start + units * unit);
             left -= (end - start) * work;
