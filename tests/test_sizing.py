@@ -79,7 +79,7 @@ def test_the_argument_may_be_a_file_or_a_count(tmp_path: Path) -> None:
     assert isinstance(size("7B"), ParameterSizes)
     with pytest.raises(FileError, match=r"absent\.gguf"):
         size(str(tmp_path / "absent.gguf"))
-    with pytest.raises(UsageError, match="expected a GGUF file or a parameter count"):
+    with pytest.raises(UsageError, match=r"expected a model, its config\.json, or a parameter count"):
         size("large" * 100)
 
 

@@ -366,6 +366,11 @@ class Sources:
         InputError
             The tensor is another model's, or its parts cannot be converted to its type.
         """
+    def read_rows(self, tensor: TensorInfo, first_row: int, n_rows: int, /) -> bytes:
+        """Some rows of a tensor, in its type; by the calling thread alone. Errors as `read`, and for rows that are not there.
+
+        A part that is to be transposed is read whole each time.
+        """
 
 @final
 class PartFile:

@@ -13,7 +13,7 @@ from quantrs.cli_parser import Command, build_parser, quantize_options
 from quantrs.errors import InputError, QuantrsError, UsageError
 
 if TYPE_CHECKING:
-    from quantrs.progress import Watcher
+    from quantrs.progress import StderrWatcher
 
 __all__ = ["COMMANDS", "main"]
 
@@ -82,7 +82,7 @@ def convert(args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _telling_how_to_resume(args: argparse.Namespace, watcher: "Watcher") -> Iterator[None]:
+def _telling_how_to_resume(args: argparse.Namespace, watcher: "StderrWatcher") -> Iterator[None]:
     try:
         yield
     except BaseException:
@@ -117,12 +117,21 @@ def inspect(args: argparse.Namespace) -> int:
 
 
 def verify(args: argparse.Namespace) -> int:
-    """Fail if something is wrong with a file."""
+    """Fail if something is wrong with a file, or if two models are not the same."""
     from quantrs import progress
     from quantrs.text import human_bytes, printable
     from quantrs.verify import verify as verify_file
 
-    found = verify_file(args.file, threads=args.threads, watcher=progress.for_stderr())
+    watcher = progress.for_stderr()
+    if args.other is not None:
+        from quantrs.comparison import compare
+
+        compared = compare(args.file, args.other, pre=args.pre, arch=args.arch, threads=args.threads, watcher=watcher)
+        for text in (*compared.notices, *(f"{finding.where}: {finding.what}" for finding in compared.findings)):
+            _complain(text)
+        _show(args, compared.to_json, lambda: str(compared))
+        return _FAILED if compared.findings else _DONE
+    found = verify_file(args.file, threads=args.threads, watcher=watcher)
     for text in (*found.notices, *(f"{finding.where}: {finding.what}" for finding in found.findings)):
         _complain(text)
     summary = f"{printable(args.file)}: {len(found.findings) or 'no'} findings; {found.tensors} tensors, {human_bytes(found.nbytes)} read"
@@ -132,10 +141,24 @@ def verify(args: argparse.Namespace) -> int:
 
 def size(args: argparse.Namespace) -> int:
     """Show sizes as each type."""
+    from quantrs.fitting import SizeRequest
     from quantrs.size_text import size_text
+    from quantrs.sizing import ModelSizes
     from quantrs.sizing import size as size_of
 
-    sizes = size_of(args.what)
+    request = SizeRequest(
+        n_ctx=args.context,
+        batch=args.batch,
+        kv_type=args.kv_type,
+        ram=args.ram,
+        vram=args.vram,
+        hardware=args.hardware,
+        pre=args.pre,
+        arch=args.arch,
+    )
+    sizes = size_of(args.what, request)
+    for notice in sizes.notices if isinstance(sizes, ModelSizes) else ():
+        _complain(notice)
     _show(args, sizes.to_json, lambda: size_text(sizes))
     return _DONE
 

@@ -101,23 +101,43 @@ def build_parser(version: str, commands: dict[str, Command]) -> argparse.Argumen
 
     sub = add(
         "verify",
-        "look for damage in a GGUF file",
+        "look for damage in a GGUF file, or compare two models",
         details=(
-            "Bounds, overlaps, sizes, types, strings, and scales or values that are infinite or NaN.\nExit code 1 when something is found."
+            "One FILE: bounds, overlaps, sizes, types, strings, and scales or values that are infinite or NaN.\n"
+            "Two: tensors are equal within what their types round, hyperparameters are equal, and so are the token ids of hard texts;\n"
+            "what differs besides is listed. Exit code 1 when something is found."
         ),
-        examples="verify model.gguf",
+        examples="verify model.gguf\nverify SmolLM2-135M/ model-q4_k_m.gguf",
     )
     sub.add_argument("file", metavar="FILE", help="GGUF file; of a split model, the first one")
+    sub.add_argument("other", metavar="OTHER", nargs="?", help="model to compare with; then both may be checkpoint folders too")
+    _add_source_options(sub)
     _add_threads(sub)
     _add_output(sub)
 
     sub = add(
         "size",
-        "show how large a model becomes as each type",
-        details="From its parameter count, or exactly from its file.",
-        examples="size 70B\nsize model-f16.gguf",
+        "show how large a model becomes as each type, and where it fits",
+        details=(
+            "From its parameter count; or exactly, from its file, its folder or its config.json alone: the file of each type, and what\n"
+            "running it takes: weights, keys and values, buffers. An eighth of --ram and a sixteenth of --vram are left to others."
+        ),
+        examples="size 70B\nsize model-f16.gguf --context 8192 --ram 32GiB\nsize Qwen3-8B/config.json --vram 24GiB --hardware mac",
     )
-    sub.add_argument("what", metavar="COUNT|FILE", help="parameter count (70B, 135M, 7e9) or GGUF model")
+    sub.add_argument("what", metavar="COUNT|MODEL", help="parameter count (70B, 135M, 7e9), GGUF model, checkpoint folder or config.json")
+    sub.add_argument(
+        "--context", metavar="N", type=_count_from(1), help="tokens per sequence; what the model was made for, at most 4096, unless given"
+    )
+    sub.add_argument("--batch", metavar="N", type=_count_from(1), default=1, help="sequences at once, 1 unless given")
+    sub.add_argument(
+        "--kv-type", choices=("f32", "f16", "q8_0", "q4_0"), default="f16", help="type of keys and values in the totals, f16 unless given"
+    )
+    sub.add_argument("--ram", metavar="SIZE", type=_byte_count, help="memory of the machine, such as 32GiB: mark the types that fit")
+    sub.add_argument("--vram", metavar="SIZE", type=_byte_count, help="likewise, memory of a graphics card")
+    sub.add_argument(
+        "--hardware", metavar="NAME", nargs="?", const="", help="name the best type for devices of this name; for all known ones without it"
+    )
+    _add_source_options(sub)
     _add_output(sub)
 
     sub = add(

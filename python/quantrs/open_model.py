@@ -43,16 +43,16 @@ def open_model(path: "str | PathLike[str]", *, pre: str | None = None, arch: str
     """
     text = os.fspath(path)
     found = Path(text)
-    if found.is_dir():
+    if os.path.isdir(text):  # noqa: PTH112 - a Path raises for names that are too long
         return _open_folder(found, pre, arch, to_run)
-    if found.name.endswith((".safetensors", ".safetensors.index.json")) and found.exists():
+    if found.name.endswith((".safetensors", ".safetensors.index.json")) and os.path.exists(text):  # noqa: PTH110
         return _open_folder(found.parent, pre, arch, to_run)
     if text.lower().endswith(_PICKLES):
         raise InputError(
             f"{text}: such files are pickles, which run code when they are opened, so they are never read; get the model's *.safetensors, "
             "or convert it where you trust it: torch.load(..., weights_only=True), then safetensors.torch.save_file"
         )
-    if not found.exists() and _HUB_ID.fullmatch(text) and not text.lower().endswith(".gguf"):
+    if _HUB_ID.fullmatch(text) and not text.lower().endswith(".gguf") and not found.exists():
         return _open_folder(_download(text), pre, arch, to_run)
     for option, value in (("--pre", pre), ("--arch", arch)):
         if value is not None:

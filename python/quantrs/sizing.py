@@ -1,19 +1,26 @@
-"""How large a model becomes: from its parameter count, or exactly from its file."""
+"""How large a model becomes: from its parameter count, or exactly from its file, folder or configuration."""
 
+import os
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from quantrs._native import Gguf
 from quantrs.errors import FileError, InputError, UsageError
+from quantrs.fitting import BestTypes, Fits, RunningMemory, SizeRequest, best_types
+from quantrs.open_model import open_model
 from quantrs.options import QuantizeOptions
 from quantrs.plan import Plan
 from quantrs.schemes import FILE_TYPES, is_quantized, tensor_types, writable
 
+if TYPE_CHECKING:
+    from quantrs._native import Gguf
+
 __all__ = [
     "BitsRow",
     "FileTypeRow",
+    "KvRow",
     "ModelSizes",
     "ParameterSizes",
     "TensorTypeRow",
@@ -50,7 +57,7 @@ class TensorTypeRow:
 
 @dataclass(frozen=True)
 class FileTypeRow:
-    """Size of the file that ``quantize --to NAME`` writes, its metadata and padding included."""
+    """Size of the file that ``quantize --to NAME`` writes, its metadata and padding included, and of the running model."""
 
     name: str
     weights_bytes: int | None
@@ -60,6 +67,11 @@ class FileTypeRow:
     can_write: bool
     note: str
     """Why it is not possible, or not without more options; empty when all is well."""
+    buffer_bytes: int | None
+    """Of all sequences; None where the model cannot be run, or not known."""
+    total_bytes: int | None
+    """File, keys and values, buffers; of a model that cannot be run the file alone."""
+    fits: Fits
 
 
 @dataclass(frozen=True)
@@ -76,42 +88,59 @@ class ParameterSizes:
 
 
 @dataclass(frozen=True)
+class KvRow:
+    """Size of all keys and values, kept as one type."""
+
+    name: str
+    bytes: int | None
+    """Of all sequences; None where the heads are no whole blocks of the type."""
+
+
+@dataclass(frozen=True)
 class ModelSizes:
     """What `size_of_model` found."""
 
     path: str
     n_parameters: int
     source_bytes: int
+    context: int | None
+    """Tokens per sequence; None for a model that cannot be run."""
+    trained_context: int | None
+    batch: int
+    kv_type: str
+    """What the totals count."""
+    kv_cache: tuple[KvRow, ...]
+    """Empty for a model that cannot be run."""
     types: tuple[FileTypeRow, ...]
+    best: BestTypes
+    notices: tuple[str, ...]
 
     def to_json(self) -> dict[str, object]:
-        """A JSON value with ``path``, ``parameters``, ``source_bytes`` and ``types``."""
-        return {
-            "path": self.path,
-            "parameters": self.n_parameters,
-            "source_bytes": self.source_bytes,
-            "types": [vars(row) for row in self.types],
-        }
+        """A JSON value with all fields; ``n_parameters`` is called ``parameters``."""
+        value = asdict(self)
+        return {"path": value.pop("path"), "parameters": value.pop("n_parameters"), **value}
 
 
-def size(what: str) -> ParameterSizes | ModelSizes:
-    """Sizes for the text of the command line: a parameter count such as ``70B``, or a GGUF file (``./70B`` if it is named so).
+def size(what: str, request: SizeRequest | None = None) -> ParameterSizes | ModelSizes:
+    """Sizes for the text of the command line: a parameter count such as ``70B``, or a model (``./70B`` if it is named so).
 
     Raises
     ------
-    FileError, FormatError
-        `what` names a file that is absent or damaged.
+    FileError, FormatError, InputError
+        `what` names a model that is absent, damaged or of an unknown kind.
     UsageError
         `what` is neither.
     """
     if _COUNT.fullmatch(what.strip()):
+        if request is not None and (request.budgets or request.hardware is not None or request.n_ctx is not None):
+            raise UsageError(f"{what}: a parameter count says nothing about memory besides weights; give a model or its config.json")
         return size_of_parameters(parameter_count(what))
     try:
-        return size_of_model(what)
+        return size_of_model(what, request)
     except FileError:
-        if what.lower().endswith(".gguf") or "/" in what or "\\" in what:
+        if what.lower().endswith((".gguf", ".json", ".safetensors")) or "/" in what or "\\" in what or os.path.exists(what):  # noqa: PTH110 - a Path refuses long names
             raise
-    raise UsageError(f"found {what!r}, expected a GGUF file or a parameter count such as 70B, 1.5B, 135M or 7e9")
+    raise UsageError(f"found {what!r}, expected a model, its config.json, or a parameter count such as 70B, 1.5B, 135M or 7e9")
 
 
 def parameter_count(text: str) -> int:
@@ -151,10 +180,27 @@ def size_of_parameters(n_parameters: int) -> ParameterSizes:
     return ParameterSizes(n_parameters, tuple(BitsRow(bits, _gigabytes(n_parameters, bits)) for bits in _BITS), tuple(types))
 
 
-def size_of_model(path: str | Path) -> ModelSizes:
-    """The exact size of the file that quantizing a GGUF model (requantizing, if need be) gives, for every file type."""
-    gguf = Gguf.open(path)
+def size_of_model(path: str | Path, request: SizeRequest | None = None) -> ModelSizes:
+    """The exact size of the file that quantizing a model (requantizing, if need be) gives, for every file type, and what running it
+    takes.
+
+    Parameters
+    ----------
+    path : path-like
+        A GGUF file, a checkpoint folder, or a ``config.json`` alone.
+    request : SizeRequest, optional
+        Context, number of sequences, and the memory that there is.
+
+    Examples
+    --------
+    >>> sizes = size_of_model("model.gguf", SizeRequest(n_ctx=4096))
+    >>> [(row.name, row.bytes) for row in sizes.kv_cache]
+    [('f32', 4194304), ('f16', 2097152), ('q8_0', 1114112), ('q4_0', 589824)]
+    """
+    request = request or SizeRequest()
+    gguf, described_bytes, notices = _open(path, request)
     n_parameters = sum(prod(info.dims) for info in gguf.tensors)
+    memory = RunningMemory.of(gguf, request)
     rows, source_bytes = [], 0
     for row in FILE_TYPES:
         if row.default_type is None:
@@ -162,14 +208,39 @@ def size_of_model(path: str | Path) -> ModelSizes:
         try:
             plan = Plan.for_gguf(gguf, QuantizeOptions(to=row.name, allow_requantize=True))
         except InputError as error:
-            rows.append(FileTypeRow(row.name, None, None, False, str(error)))
+            rows.append(FileTypeRow(row.name, None, None, False, str(error), None, None, {}))
             continue
-        source_bytes = plan.source_bytes
+        source_bytes = plan.source_bytes if described_bytes is None else described_bytes
         bits = 8 * sum(tensor.nbytes for tensor in plan.tensors) / n_parameters if n_parameters else 0.0
         can_write = all(tensor.copied or writable(tensor.target_type) for tensor in plan.tensors)
-        rows.append(FileTypeRow(row.name, plan.file_bytes, bits, can_write, "; ".join(plan.refusals)))
+        buffers, total = memory.besides(plan)
+        fits = request.fits(total)
+        rows.append(FileTypeRow(row.name, plan.file_bytes, bits, can_write, "; ".join(plan.refusals), buffers, total, fits))
     rows.sort(key=lambda row: -(row.weights_bytes or 0))
-    return ModelSizes(str(path), n_parameters, source_bytes, tuple(rows))
+    return ModelSizes(
+        str(path),
+        n_parameters,
+        source_bytes,
+        memory.n_ctx,
+        memory.trained_n_ctx,
+        request.batch,
+        request.kv_type,
+        tuple(KvRow(name, n_bytes) for name, n_bytes in memory.kv_bytes.items()),
+        tuple(rows),
+        best_types(rows, request, source_bytes),
+        (*notices, *memory.notices),
+    )
+
+
+def _open(path: str | Path, request: SizeRequest) -> "tuple[Gguf, int | None, tuple[str, ...]]":
+    """The model; of one that is only described, how large it would be, and what is to be said."""
+    text = str(path)
+    if not text.lower().endswith(".json") or text.endswith(".safetensors.index.json"):
+        return open_model(path, pre=request.pre, arch=request.arch), None, ()
+    from quantrs.huggingface.listing import describe
+
+    described = describe(path, pre=request.pre)
+    return described.gguf, described.weights_bytes, described.notices
 
 
 def _gigabytes(n_parameters: int, bits: float) -> float:

@@ -70,7 +70,7 @@ def graph_of(gguf: "Gguf", *, n_ctx: int | None = None) -> tuple[GraphSpec, int]
     family = FAMILIES.get(architecture) if isinstance(architecture, str) else None
     if family is None:
         raise InputError(
-            f"{gguf.files[0]}: the architecture {architecture!r} cannot be run; those that can are {', '.join(FAMILIES)}. "
+            f"{gguf.sources[0]}: the architecture {architecture!r} cannot be run; those that can are {', '.join(FAMILIES)}. "
             "It can be quantized all the same"
         )
     source = Source(gguf, n_ctx=n_ctx)

@@ -33,7 +33,7 @@ class Source:
         self.n_ctx = n_ctx if n_ctx is not None else min(self.n_ctx_train, DEFAULT_N_CTX)
 
     def _fail(self, key: str, found: object, expected: str) -> FormatError:
-        return FormatError(f"{self._gguf.files[0]}: key '{self.architecture}.{key}' is {found!r}, expected {expected}")
+        return FormatError(f"{self._gguf.sources[0]}: key '{self.architecture}.{key}' is {found!r}, expected {expected}")
 
     def has(self, tensor: str) -> bool:
         """Whether the file holds this tensor."""
@@ -108,12 +108,12 @@ class Source:
         """Rows of the embedding, which have to be as many as the tokenizer's tokens."""
         dims = self._tensors.get("token_embd.weight")
         if dims is None:
-            raise FormatError(f"{self._gguf.files[0]}: no tensor token_embd.weight; this is not a language model")
+            raise FormatError(f"{self._gguf.sources[0]}: no tensor token_embd.weight; this is not a language model")
         n_vocab = dims[1] if len(dims) > 1 else 1
         n_tokens = self._gguf.array_len("tokenizer.ggml.tokens")
         if n_tokens is not None and n_tokens != n_vocab:
             raise FormatError(
-                f"{self._gguf.files[0]}: the tokenizer has {n_tokens} tokens, token_embd.weight {n_vocab} rows; "
+                f"{self._gguf.sources[0]}: the tokenizer has {n_tokens} tokens, token_embd.weight {n_vocab} rows; "
                 "get a file whose tokenizer belongs to the model"
             )
         return n_vocab
@@ -132,7 +132,7 @@ class Source:
 
     def unsupported(self, what: str) -> InputError:
         """An error for a variant of a family that the engine cannot run."""
-        return InputError(f"{self._gguf.files[0]}: {self.architecture} with {what} cannot be run by this version")
+        return InputError(f"{self._gguf.sources[0]}: {self.architecture} with {what} cannot be run by this version")
 
 
 DEFAULT_N_CTX = 4096

@@ -7,7 +7,7 @@ use crate::imatrix::Imatrix;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use quantrs_blocks::with_threads;
-use quantrs_convert::{ConvertError, TensorReader, Writeback, Written};
+use quantrs_convert::{ConvertError, ReadBuffers, TensorReader, Writeback, Written};
 use quantrs_simd::Level;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -69,6 +69,30 @@ impl Sources {
                 false => Ok(self.reader(level, tensor)?.read_all(out)?),
             };
             Ok(py.detach(|| with_threads(None, read)).map_err(|e: Error| e)?)
+        })
+    }
+
+    #[pyo3(signature = (tensor, first_row, n_rows, /))]
+    fn read_rows<'py>(
+        &self,
+        py: Python<'py>,
+        tensor: &TensorInfo,
+        first_row: usize,
+        n_rows: usize,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let level = Level::from_env().map_err(Error::from)?;
+        let all_rows = tensor.inner.dims[1..].iter().product::<u64>() as usize;
+        if first_row.checked_add(n_rows).is_none_or(|end| end > all_rows) || tensor.inner.ggml_type().is_none() {
+            let what = format!("rows {first_row}..+{n_rows} of {all_rows} cannot be read");
+            return Err(Error::Input(format!("{}: {what}", tensor.inner.name)).into());
+        }
+        let row_bytes = tensor.inner.nbytes as usize / all_rows.max(1);
+        PyBytes::new_with(py, n_rows * row_bytes, |out| {
+            let read = || -> Result<(), Error> {
+                let reader = self.reader(level, tensor)?;
+                Ok(reader.read_at(first_row * row_bytes, out, &mut ReadBuffers::default())?)
+            };
+            Ok(py.detach(read)?)
         })
     }
 }
