@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from quantrs import _native, block_types
 from quantrs.errors import InputError
+from quantrs.open_model import open_model
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -225,4 +226,4 @@ def open(path: "str | PathLike[str]") -> Checkpoint:
     'llama'
     (256,)
     """
-    return Checkpoint(_native.Gguf.open(path))
+    return Checkpoint(open_model(path, to_run=True))

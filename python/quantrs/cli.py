@@ -72,6 +72,8 @@ def convert(args: argparse.Namespace) -> int:
             max_shard_bytes=args.max_shard_size,
             pre=args.pre,
             arch=args.arch,
+            lora=args.lora,
+            base=args.base,
             threads=args.threads,
             force=args.force,
             resume=args.resume,

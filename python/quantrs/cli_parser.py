@@ -58,6 +58,7 @@ def build_parser(version: str, commands: dict[str, Command]) -> argparse.Argumen
     sub.add_argument("dst", metavar="DST", help="file to write")
     _add_plan_options(sub)
     _add_source_options(sub)
+    _add_lora(sub)
     _add_writing(sub)
     sub.add_argument("--error", action="store_true", help="measure the error of every tensor group against the source")
     _add_output(sub)
@@ -80,6 +81,7 @@ def build_parser(version: str, commands: dict[str, Command]) -> argparse.Argumen
         "--max-shard-size", metavar="SIZE", type=_byte_count, default=5 * 10**9, help="of each *.safetensors, 5GB unless given"
     )
     _add_source_options(sub)
+    _add_lora(sub)
     _add_writing(sub)
     _add_output(sub)
 
@@ -253,6 +255,7 @@ def quantize_options(args: argparse.Namespace) -> QuantizeOptions:
         allow_requantize=args.allow_requantize,
         pre=args.pre,
         arch=args.arch,
+        lora=tuple(getattr(args, "lora", ())),
     )
 
 
@@ -284,6 +287,12 @@ def _add_source_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--pre", metavar="NAME", help="pre-tokenizer of a checkpoint folder, where its own is not recognised")
     sub.add_argument(
         "--arch", metavar="NAME", choices=("generic",), help="generic: keep a folder's tensors as they are called, whatever model it is"
+    )
+
+
+def _add_lora(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--lora", metavar="DIR[:SCALE]", action="append", default=[], help="adapter of PEFT to add to a folder's weights; may be repeated"
     )
 
 

@@ -3,6 +3,7 @@
 import os
 import time
 from collections import Counter
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from quantrs.errors import InputError, UsageError
 from quantrs.open_model import open_model
 from quantrs.options import QuantizeOptions
-from quantrs.pipeline import quantize_gguf
+from quantrs.pipeline import quantize_gguf, write_gguf
 from quantrs.progress import Watcher
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def convert(
     max_shard_bytes: int = DEFAULT_SHARD_BYTES,
     pre: str | None = None,
     arch: str | None = None,
+    lora: Sequence[str] = (),
+    base: "str | PathLike[str] | None" = None,
     threads: int | None = None,
     force: bool = False,
     resume: bool = False,
@@ -51,7 +54,10 @@ def convert(
         Type of the matrices. When not given: the one that most of the source's have, F16 for quantized ones. Vectors become F32.
     max_shard_bytes : int
         Size of each safetensors file of a folder; a larger tensor gets a file of its own.
-    pre, arch, threads, force, resume, watcher
+    base : path-like, optional
+        Folder of the base model, when `src` is the folder of an adapter of PEFT; `dst` is then a GGUF file that llama.cpp can add to a
+        model.
+    pre, arch, lora, threads, force, resume, watcher
         As `quantize_checkpoint` takes them.
 
     Returns
@@ -68,12 +74,26 @@ def convert(
     started = time.perf_counter()
     if to is not None and to.upper() not in _FLOATS:
         raise UsageError(f"to: found {to!r}, expected one of {', '.join(_FLOATS)}; quantize writes the other types")
-    source = open_model(src, pre=pre, arch=arch)
-    to = (to or _usual_type(source)).upper()
     watcher = watcher or Watcher()
-    if os.fspath(dst).lower().endswith(".gguf"):
-        options = QuantizeOptions(to=to, allow_requantize=True, keep_shapes=True, pre=pre, arch=arch)
-        return quantize_gguf(src, dst, options, threads=threads, force=force, resume=resume, measure=False, watcher=watcher)
+    to_gguf = os.fspath(dst).lower().endswith(".gguf")
+    if (Path(src) / "adapter_config.json").is_file():
+        source, lora = _adapter(Path(src), base, to_gguf), ()
+    elif base is not None:
+        raise UsageError(f"{src}: --base is for adapters, but there is no adapter_config.json; leave it out")
+    elif lora:
+        if not to_gguf:
+            raise UsageError("--lora: adapters are added when a GGUF file is written; give DST a name that ends in .gguf")
+        source = open_model(src, to_run=True)
+    else:
+        source = open_model(src, pre=pre, arch=arch)
+    to = (to or _usual_type(source)).upper()
+    if to_gguf:
+        options = QuantizeOptions(to=to, allow_requantize=True, keep_shapes=True, pre=pre, arch=arch, lora=tuple(lora))
+        if lora:
+            return quantize_gguf(src, dst, options, threads=threads, force=force, resume=resume, measure=False, watcher=watcher)
+        return write_gguf(
+            source, Path(dst), options, started=started, threads=threads, force=force, resume=resume, measure=False, watcher=watcher
+        )
     if Path(src).is_dir():
         raise InputError(f"{src}: is a checkpoint folder already, and {dst} would be one; give DST a name that ends in .gguf")
     from quantrs.huggingface.write_folder import write_folder
@@ -89,6 +109,18 @@ def convert(
         resume=resume,
         watcher=watcher,
     )
+
+
+def _adapter(folder: Path, base: "str | PathLike[str] | None", to_gguf: bool) -> "Gguf":
+    from quantrs.huggingface.config import Config
+    from quantrs.huggingface.lora import Adapter
+    from quantrs.huggingface.lora_gguf import assemble_adapter
+
+    if base is None:
+        raise UsageError(f"{folder}: is an adapter; name the folder of its base model with --base, or add it to that model with --lora")
+    if not to_gguf:
+        raise UsageError(f"{folder}: an adapter is written as a GGUF file; give DST a name that ends in .gguf")
+    return assemble_adapter(Adapter.open(folder), Config.read(Path(base) / "config.json"))
 
 
 def _usual_type(source: "Gguf") -> str:

@@ -61,6 +61,8 @@ class QuantizeOptions:
     """Name of the pre-tokenizer, for a checkpoint folder."""
     arch: str | None = None
     """``generic`` keeps the tensors of a checkpoint folder as they are called."""
+    lora: tuple[str, ...] = ()
+    """``DIR[:SCALE]``: adapters to add to the weights of a checkpoint folder."""
 
     def __post_init__(self) -> None:
         if self.include_weights and self.exclude_weights:

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +20,13 @@ from quantrs.report import Report, group_errors
 from quantrs.writer import Key, Writer
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from os import PathLike
 
     from quantrs.journal import Job, Record
     from quantrs.plan import TensorPlan
 
-__all__ = ["carry_out", "quantize_checkpoint", "quantize_gguf"]
+__all__ = ["carry_out", "quantize_checkpoint", "quantize_gguf", "write_gguf"]
 
 
 def quantize_checkpoint(
@@ -47,6 +49,7 @@ def quantize_checkpoint(
     allow_requantize: bool = False,
     pre: str | None = None,
     arch: str | None = None,
+    lora: Sequence[str] = (),
     threads: int | None = None,
     force: bool = False,
     resume: bool = False,
@@ -88,6 +91,8 @@ def quantize_checkpoint(
         Name of the pre-tokenizer, for a checkpoint folder whose own cannot be recognised.
     arch : str, optional
         ``"generic"``: keep the tensors of a checkpoint folder as they are called, whatever model they belong to.
+    lora : sequence of str
+        ``DIR`` or ``DIR:SCALE``: adapters of PEFT to add to the weights of a checkpoint folder first.
     threads : int, optional
         By default all CPUs that the process may use. The bytes do not depend on it.
     force : bool
@@ -135,6 +140,7 @@ def quantize_checkpoint(
         allow_requantize=allow_requantize,
         pre=pre,
         arch=arch,
+        lora=tuple(lora),
     )
     return quantize_gguf(src, dst, options, threads=threads, force=force, resume=resume, measure=measure, watcher=watcher or Watcher())
 
@@ -152,13 +158,36 @@ def quantize_gguf(
 ) -> Report:
     """`quantize_checkpoint` with its options as one record."""
     started = time.perf_counter()
-    source = open_model(src, pre=options.pre, arch=options.arch)
+    with _opened(os.fspath(src), options, Path(dst)) as source:
+        return write_gguf(
+            source, Path(dst), options, started=started, threads=threads, force=force, resume=resume, measure=measure, watcher=watcher
+        )
+
+
+def _opened(src: str, options: QuantizeOptions, dst: Path) -> "AbstractContextManager[_native.Gguf]":
+    if options.lora:
+        from quantrs.lora_source import open_with_lora
+
+        return open_with_lora(src, options.lora, dst, pre=options.pre)
+    return nullcontext(open_model(src, pre=options.pre, arch=options.arch))
+
+
+def write_gguf(
+    source: "_native.Gguf",
+    dst: Path,
+    options: QuantizeOptions,
+    *,
+    started: float,
+    threads: int | None,
+    force: bool,
+    resume: bool,
+    measure: bool,
+    watcher: Watcher,
+) -> Report:
+    """Plan a GGUF file of an open model, and write it; `started` is where the report's clock begins."""
     plan = Plan.for_gguf(source, options, os.fspath(dst))
-    inputs = [*source.files, *(path for path in (options.imatrix, options.recipe) if path)]
-    output.check_names(plan, inputs)
-    return carry_out(
-        source, plan, Path(dst), started=started, threads=threads, force=force, resume=resume, measure=measure, watcher=watcher
-    )
+    output.check_names(plan, [*source.files, *(path for path in (options.imatrix, options.recipe) if path)])
+    return carry_out(source, plan, dst, started=started, threads=threads, force=force, resume=resume, measure=measure, watcher=watcher)
 
 
 def carry_out(

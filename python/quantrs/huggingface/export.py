@@ -6,14 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quantrs import output
 from quantrs.errors import InputError
 from quantrs.huggingface.assemble import assemble
 from quantrs.huggingface.config import Config
 from quantrs.huggingface.folder import Folder, HfTensor, Memory
 from quantrs.options import QuantizeOptions
-from quantrs.pipeline import carry_out
-from quantrs.plan import Plan
+from quantrs.pipeline import write_gguf
 from quantrs.progress import Watcher
 
 if TYPE_CHECKING:
@@ -90,12 +88,10 @@ def export_gguf(
     folder = _folder(state, config, Path(tokenizer_dir))
     source = assemble(folder, pre=pre, arch=arch)
     options = QuantizeOptions(to=scheme, imatrix=None if imatrix is None else str(imatrix), pre=pre, arch=arch)
-    plan = Plan.for_gguf(source, options, str(path))
-    output.check_names(plan, [options.imatrix] if options.imatrix else [])
-    return carry_out(
+    return write_gguf(
         source,
-        plan,
         Path(path),
+        options,
         started=started,
         threads=threads,
         force=force,
