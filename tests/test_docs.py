@@ -20,7 +20,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 MODULES = sorted(
-    m.name for m in pkgutil.iter_modules(quantrs.__path__, "quantrs.") if m.name not in ("quantrs.__main__", "quantrs._native")
+    m.name for m in pkgutil.walk_packages(quantrs.__path__, "quantrs.") if m.name not in ("quantrs.__main__", "quantrs._native")
 )
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from quantrs.arrays import ArrayError, QuantizedArray, matmul_i8, quantize
     from quantrs.block_types import BlockType, types
     from quantrs.checkpoint import Checkpoint, Tensor, open
+    from quantrs.conversion import convert
     from quantrs.engine import Session
     from quantrs.errors import (
         Cancelled,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         QuantrsWarning,
         UsageError,
     )
+    from quantrs.huggingface.export import export_gguf
     from quantrs.pipeline import quantize_checkpoint
     from quantrs.report import Report
 
@@ -51,6 +53,8 @@ __all__ = [
     "Tensor",
     "UsageError",
     "__version__",
+    "convert",
+    "export_gguf",
     "matmul_i8",
     "open",
     "quantize",
@@ -74,6 +78,8 @@ _HOMES = {
     "Tensor": "checkpoint",
     "UsageError": "errors",
     "__version__": "_native",
+    "convert": "conversion",
+    "export_gguf": "huggingface.export",
     "matmul_i8": "arrays",
     "open": "checkpoint",
     "quantize": "arrays",

@@ -243,7 +243,9 @@ class Gguf:
         FileError, FormatError
         """
     @staticmethod
-    def assembled(header: GgufHeader, sources: Sequence[_Path | tuple[str, NDArray[np.uint8]]], tensors: Sequence[AssembledTensor], /) -> Gguf:
+    def assembled(
+        header: GgufHeader, sources: Sequence[_Path | tuple[str, NDArray[np.uint8]]], tensors: Sequence[AssembledTensor], /
+    ) -> Gguf:
         """Make a model that exists as no file: `header`'s key/values, and tensors whose rows lie in `sources`.
 
         A source is a path, or a label and contiguous bytes ``[n_bytes]``; these are lent: nobody may write to them as long as the model,
@@ -295,7 +297,10 @@ class GgufHeader:
         """Remove `key` if present, then append it (the order in which llama.cpp's writer ends up)."""
     def remove(self, key: str, /) -> bool: ...
     def add_tensor(self, name: str, dims: Sequence[int], type_name: str, /) -> int:
-        """Append a tensor; returns its offset from the start of the data section (running sum, padded to the alignment)."""
+        """Append a tensor; returns its offset from the start of the data section (running sum, padded to the alignment).
+
+        `dims` is written as it is, trailing sizes of 1 too.
+        """
     def to_bytes(self) -> bytes:
         """Header, key/values, tensor infos and the padding before the data section."""
     data_len: int

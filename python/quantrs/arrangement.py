@@ -41,7 +41,7 @@ def in_order(gguf: Gguf) -> list[TensorInfo]:
     return sorted(gguf.tensors, key=lambda info: (-1 if (layer := layer_of(info.name)) is None else layer, info.name))
 
 
-def arrange(gguf: Gguf, *, prune_layers: Sequence[int], keep_split: bool) -> Arrangement:
+def arrange(gguf: Gguf, *, prune_layers: Sequence[int], keep_split: bool, keep_shapes: bool = False) -> Arrangement:
     """Arrange the tensors of a model.
 
     Raises
@@ -63,7 +63,8 @@ def arrange(gguf: Gguf, *, prune_layers: Sequence[int], keep_split: bool) -> Arr
             )
         name = renumbering.new_name(info.name)
         if name is not None:
-            tensors.append(ArrangedTensor(name, _without_trailing_ones(info.dims), info.type_name, split_of[info.file], info))
+            dims = info.dims if keep_shapes else _without_trailing_ones(info.dims)
+            tensors.append(ArrangedTensor(name, dims, info.type_name, split_of[info.file], info))
     if prune_layers:
         renumbering.check()
     if keep_split:

@@ -13,7 +13,7 @@ from quantrs.cli_parser import Command, build_parser, quantize_options
 from quantrs.errors import InputError, QuantrsError, UsageError
 
 if TYPE_CHECKING:
-    from quantrs.progress import Watcher
+    from quantrs.progress import StderrWatcher
 
 __all__ = ["COMMANDS", "main"]
 
@@ -82,7 +82,7 @@ def convert(args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _telling_how_to_resume(args: argparse.Namespace, watcher: "Watcher") -> Iterator[None]:
+def _telling_how_to_resume(args: argparse.Namespace, watcher: "StderrWatcher") -> Iterator[None]:
     try:
         yield
     except BaseException:

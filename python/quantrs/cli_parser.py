@@ -73,8 +73,12 @@ def build_parser(version: str, commands: dict[str, Command]) -> argparse.Argumen
     )
     sub.add_argument("src", metavar="SRC", help=_MODEL)
     sub.add_argument("dst", metavar="DST", help="file.gguf or folder to write")
-    sub.add_argument("--to", metavar="TYPE", type=str.upper, choices=("F32", "F16", "BF16"), help="type of matrices; the source's unless given")
-    sub.add_argument("--max-shard-size", metavar="SIZE", type=_byte_count, default=5 * 10**9, help="of each *.safetensors, 5GB unless given")
+    sub.add_argument(
+        "--to", metavar="TYPE", type=str.upper, choices=("F32", "F16", "BF16"), help="type of matrices; the source's unless given"
+    )
+    sub.add_argument(
+        "--max-shard-size", metavar="SIZE", type=_byte_count, default=5 * 10**9, help="of each *.safetensors, 5GB unless given"
+    )
     _add_source_options(sub)
     _add_writing(sub)
     _add_output(sub)

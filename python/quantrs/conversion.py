@@ -72,7 +72,7 @@ def convert(
     to = (to or _usual_type(source)).upper()
     watcher = watcher or Watcher()
     if os.fspath(dst).lower().endswith(".gguf"):
-        options = QuantizeOptions(to=to, allow_requantize=True, pre=pre, arch=arch)
+        options = QuantizeOptions(to=to, allow_requantize=True, keep_shapes=True, pre=pre, arch=arch)
         return quantize_gguf(src, dst, options, threads=threads, force=force, resume=resume, measure=False, watcher=watcher)
     if Path(src).is_dir():
         raise InputError(f"{src}: is a checkpoint folder already, and {dst} would be one; give DST a name that ends in .gguf")

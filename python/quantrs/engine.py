@@ -1,4 +1,4 @@
-"""Run a GGUF model: load it, give it tokens, get logits."""
+"""Run a model: load it, give it tokens, get logits."""
 
 import operator
 import os
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from quantrs import _native
 from quantrs.errors import InputError
+from quantrs.open_model import open_model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +31,8 @@ class Session:
     Parameters
     ----------
     path : path-like
-        A GGUF file of an architecture in `quantrs.families.FAMILIES`; the first file of a split model opens them all.
+        A GGUF file (of a split model, the first) or a checkpoint folder, of an architecture in `quantrs.families.FAMILIES`. Of a
+        folder, what GGUF keeps otherwise (permuted rows, stacked experts) is copied into memory.
     threads : int, optional
         One per CPU when not given. Results do not depend on it.
     activations : {"int8", "float"}
@@ -71,7 +73,7 @@ class Session:
         if n_ctx is not None and n_ctx < 1:
             raise InputError(f"n_ctx is {n_ctx}; expected at least 1, or None for what the model was made for")
         self.path = os.fspath(path)
-        self.gguf = _native.Gguf.open(self.path)
+        self.gguf = open_model(self.path, to_run=True)
         graph, n_ctx = graph_of(self.gguf, n_ctx=n_ctx)
         self.engine = _native.Engine.load(
             self.gguf,

@@ -18,7 +18,7 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer.model", "vocab.txt", "merges.txt", "*.jinja", "README.md")
 
 
-def open_model(path: "str | PathLike[str]", *, pre: str | None = None, arch: str | None = None) -> "_native.Gguf":
+def open_model(path: "str | PathLike[str]", *, pre: str | None = None, arch: str | None = None, to_run: bool = False) -> "_native.Gguf":
     """Open a model by what lies at `path`; nothing but headers, configuration and vocabulary is read.
 
     Parameters
@@ -31,6 +31,9 @@ def open_model(path: "str | PathLike[str]", *, pre: str | None = None, arch: str
     arch : str, optional
         ``generic``: keep the folder's tensors as they are called, whatever model they belong to.
 
+    to_run : bool
+        It will be run, not written: the rules of a folder's own ``tokenizer.json`` need no name in GGUF's terms.
+
     Raises
     ------
     FileError, FormatError
@@ -41,27 +44,27 @@ def open_model(path: "str | PathLike[str]", *, pre: str | None = None, arch: str
     text = os.fspath(path)
     found = Path(text)
     if os.path.isdir(text):  # noqa: PTH112 - a Path raises for names that are too long
-        return _open_folder(found, pre, arch)
+        return _open_folder(found, pre, arch, to_run)
     if found.name.endswith((".safetensors", ".safetensors.index.json")) and os.path.exists(text):  # noqa: PTH110
-        return _open_folder(found.parent, pre, arch)
+        return _open_folder(found.parent, pre, arch, to_run)
     if text.lower().endswith(_PICKLES):
         raise InputError(
             f"{text}: such files are pickles, which run code when they are opened, so they are never read; get the model's *.safetensors, "
             "or convert it where you trust it: torch.load(..., weights_only=True), then safetensors.torch.save_file"
         )
     if _HUB_ID.fullmatch(text) and not text.lower().endswith(".gguf") and not found.exists():
-        return _open_folder(_download(text), pre, arch)
+        return _open_folder(_download(text), pre, arch, to_run)
     for option, value in (("--pre", pre), ("--arch", arch)):
         if value is not None:
             raise InputError(f"{text}: {option} is for checkpoint folders, but this is one file; leave it out")
     return _native.Gguf.open(text)
 
 
-def _open_folder(folder: Path, pre: str | None, arch: str | None) -> "_native.Gguf":
+def _open_folder(folder: Path, pre: str | None, arch: str | None, to_run: bool) -> "_native.Gguf":
     from quantrs.huggingface.assemble import assemble
     from quantrs.huggingface.folder import Folder
 
-    return assemble(Folder.open(folder), pre=pre, arch=arch)
+    return assemble(Folder.open(folder), pre=pre, arch=arch, to_run=to_run)
 
 
 def _download(name: str) -> Path:

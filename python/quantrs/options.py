@@ -55,6 +55,8 @@ class QuantizeOptions:
     """Write as many files as the source has."""
     allow_requantize: bool = False
     """Accept source tensors that are quantized already."""
+    keep_shapes: bool = False
+    """Write trailing dimensions of 1, as converters do; ``llama-quantize`` leaves them out."""
     pre: str | None = None
     """Name of the pre-tokenizer, for a checkpoint folder."""
     arch: str | None = None

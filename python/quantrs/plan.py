@@ -157,7 +157,9 @@ class _Planner:
         self.patterns = _Patterns(options.tensor_types)
         self.wishes = self._wishes()
         self.imatrix, self.imatrix_names = self._open_imatrix()
-        self.arrangement: Arrangement = arrange(gguf, prune_layers=options.prune_layers, keep_split=options.keep_split)
+        self.arrangement: Arrangement = arrange(
+            gguf, prune_layers=options.prune_layers, keep_split=options.keep_split, keep_shapes=options.keep_shapes
+        )
 
     def plan(self, destination: str | None) -> Plan:
         choices = self._choose()
@@ -325,9 +327,12 @@ class _Planner:
         if n_files > 1:
             set_split_keys(headers, len(tensors))
         members: list[list[_Member]] = [[] for _ in range(n_files)]
+        # The reference converter keeps trailing sizes of 1, which llama-quantize drops.
+        keeps_ones = self.gguf.is_assembled and not self.file_type.is_quantized
         for tensor, choice, entry in zip(tensors, choices, entries, strict=True):
             index = tensor.split if keep_split else 0
-            offset = headers[index].add_tensor(tensor.name, tensor.dims, choice.type_name)
+            dims = tensor.source.dims if keeps_ones else tensor.dims
+            offset = headers[index].add_tensor(tensor.name, dims, choice.type_name)
             members[index].append((tensor, choice, entry, offset))
         empty = [index for index in range(1, n_files) if not members[index]]
         if empty:

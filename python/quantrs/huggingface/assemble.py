@@ -32,7 +32,9 @@ _ALWAYS_F32 = ("blk.{i}.ffn_gate_inp", "blk.{i}.ffn_gate_inp_shexp", "position_e
 _FILE_TYPE_IDS = {"F32": 0, "F16": 1, "BF16": 32}
 
 
-def assemble(folder: Folder, *, pre: str | None = None, arch: str | None = None, with_tokenizer: bool = True) -> "Gguf":
+def assemble(
+    folder: Folder, *, pre: str | None = None, arch: str | None = None, with_tokenizer: bool = True, to_run: bool = False
+) -> "Gguf":
     """The folder as a GGUF file that exists only in memory.
 
     Matrices keep their type (float8 becomes bfloat16); vectors, and what the reference converter always keeps exact, are float32.
@@ -47,6 +49,8 @@ def assemble(folder: Folder, *, pre: str | None = None, arch: str | None = None,
         ``generic``: all tensors under their own names, no hyperparameters, no tokenizer.
     with_tokenizer : bool
         False leaves it out, for models that are looked at and not run.
+    to_run : bool
+        It will be run, not written: its ``tokenizer.json`` is used as it is and needs no name in GGUF's terms.
 
     Raises
     ------
@@ -76,7 +80,8 @@ def assemble(folder: Folder, *, pre: str | None = None, arch: str | None = None,
             header.set(f"{architecture}.{key}", value, value_type)
     header.set("general.quantization_version", 2, "u32")
     if with_tokenizer:
-        for key, token_value, value_type in tokenizer_keys(folder.path, folder.config.values, pre=pre, n_vocab=n_vocab):
+        tokenizer = tokenizer_keys(folder.path, folder.config.values, pre=pre, n_vocab=n_vocab, name_rules=not to_run)
+        for key, token_value, value_type in tokenizer:
             header.set(key, cast("Value", token_value), value_type)
     return _native.Gguf.assembled(header, parts.sources, tensors)
 

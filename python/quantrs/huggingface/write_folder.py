@@ -132,9 +132,7 @@ def _plan(shards: Sequence[_Shard], dst: Path, to: str, model: _native.Gguf) -> 
             for (tensor, target), offset in zip(shard.tensors, offsets, strict=True)
         ]
         planned.sort(key=lambda tensor: tensor.offset)
-        files.append(
-            PlannedFile(path=str(dst / shard.name), header=header, tensors=tuple(planned), file_bytes=len(header) + shard.nbytes)
-        )
+        files.append(PlannedFile(path=str(dst / shard.name), header=header, tensors=tuple(planned), file_bytes=len(header) + shard.nbytes))
     return Plan(
         tensors=tuple(tensor for file in files for tensor in file.tensors),
         files=tuple(files),

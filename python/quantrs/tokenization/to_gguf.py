@@ -34,7 +34,7 @@ _LOOKS_SPECIAL = re.compile(r"<\|.*\|>|<｜.*｜>|<unused.*>|<pad>|<mask>|<2mass
 """Added tokens that are control tokens although their files say otherwise. The list is llama.cpp's."""
 
 
-def tokenizer_keys(folder: Path, config: Mapping[str, object], *, pre: str | None, n_vocab: int) -> list[Key]:
+def tokenizer_keys(folder: Path, config: Mapping[str, object], *, pre: str | None, n_vocab: int, name_rules: bool = True) -> list[Key]:
     """All ``tokenizer.*`` keys for a model folder.
 
     Parameters
@@ -45,6 +45,8 @@ def tokenizer_keys(folder: Path, config: Mapping[str, object], *, pre: str | Non
         Content of ``config.json``.
     pre
         Name of the pre-tokenizer as for ``--pre``; None to find it by behaviour. Only byte-level vocabularies have one.
+    name_rules
+        False leaves out the name of a ``tokenizer.json``'s rules: who has the file beside needs none, and not all rules have one.
     n_vocab
         Rows of the embedding: ids without a token become ``[PAD<id>]``.
 
@@ -68,7 +70,7 @@ def tokenizer_keys(folder: Path, config: Mapping[str, object], *, pre: str | Non
         raise InputError(f"{folder}: found a vocabulary of {n_vocab} tokens, expected 1 to {MAX_TOKENS}")
     source = TokenizerFolder(folder, config)
     model_type = _model_type(config)
-    keys = _vocabulary_keys(source, model_type, pre, n_vocab)
+    keys = _vocabulary_keys(source, model_type, pre, n_vocab, name_rules)
     special = SpecialTokens.of_folder(source, n_vocab)
     flags = special.keys()
     if model_type in _LLAMA_LIKE and n_vocab == _NO_BOS_VOCAB:
@@ -95,7 +97,7 @@ def _end_of_turn(model_type: str, n_vocab: int, keys: Sequence[Key]) -> int | No
     return _CODE_GEMMA_EOT if model_type == "gemma" and keys[0][1] == "llama" and n_vocab > _CODE_GEMMA_EOT else None
 
 
-def _vocabulary_keys(source: TokenizerFolder, model_type: str, pre: str | None, n_vocab: int) -> list[Key]:
+def _vocabulary_keys(source: TokenizerFolder, model_type: str, pre: str | None, n_vocab: int, name_rules: bool) -> list[Key]:
     path = source.path
     if _uses_sentencepiece(source, model_type):
         tokens, scores, types = _sentencepiece(source, n_vocab, like_phi=model_type == "phi3")
@@ -126,16 +128,19 @@ def _vocabulary_keys(source: TokenizerFolder, model_type: str, pre: str | None, 
             " copy them from the model that this one was made from"
         )
     tokens, types = _tokens(source, n_vocab, byte_level=True)
-    section = source.section("pre_tokenizer") if source.tokenizer_json is not None else None
-    name = pre or detect_pre(
-        section,
-        ignore_merges=source.tokenizer_json is not None and source.section("model").get("ignore_merges") is True,
-        model_type=model_type,
-        tokenizer_class=source.tokenizer_class,
-    )
+    rules: list[Key] = []
+    if name_rules or pre is not None or source.tokenizer_json is None:
+        section = source.section("pre_tokenizer") if source.tokenizer_json is not None else None
+        name = pre or detect_pre(
+            section,
+            ignore_merges=source.tokenizer_json is not None and source.section("model").get("ignore_merges") is True,
+            model_type=model_type,
+            tokenizer_class=source.tokenizer_class,
+        )
+        rules = [("tokenizer.ggml.pre", name, "string")]
     return [
         ("tokenizer.ggml.model", "gpt2", "string"),
-        ("tokenizer.ggml.pre", name, "string"),
+        *rules,
         ("tokenizer.ggml.tokens", tokens, "array[string]"),
         ("tokenizer.ggml.token_type", types, "array[i32]"),
         ("tokenizer.ggml.merges", _merges(source), "array[string]"),

@@ -163,16 +163,22 @@ impl Chunk<'_> {
                 acc[c] = unsafe { output::get(m, partial.add(c * rows)) };
             }
         }
-        for k in 0..self.len {
-            // SAFETY: row k of `[SPAN, 2 * W]`.
-            let w = unsafe { self.weights.as_ptr().add(k * rows) };
-            // SAFETY: as above.
-            let w = unsafe { [m.wide_load(w), m.wide_load(w.add(M::W))] };
+        for start in (0..self.len).step_by(16) {
+            // The same place of the next tile's columns.
             for c in 0..COLS {
-                // SAFETY: `x` has COLS spans, and k is below SPAN.
-                let x = m.wide_splat(unsafe { *x.get_unchecked(c).get_unchecked(k) });
-                for h in 0..2 {
-                    acc[c][h] = m.wide_fma(w[h], x, acc[c][h]);
+                m.prefetch(std::ptr::from_ref(&x[c]).wrapping_add(COLS).cast::<u8>().wrapping_add(4 * start));
+            }
+            for k in start..self.len.min(start + 16) {
+                // SAFETY: row k of `[SPAN, 2 * W]`.
+                let w = unsafe { self.weights.as_ptr().add(k * rows) };
+                // SAFETY: as above.
+                let w = unsafe { [m.wide_load(w), m.wide_load(w.add(M::W))] };
+                for c in 0..COLS {
+                    // SAFETY: `x` has COLS spans, and k is below SPAN.
+                    let x = m.wide_splat(unsafe { *x.get_unchecked(c).get_unchecked(k) });
+                    for h in 0..2 {
+                        acc[c][h] = m.wide_fma(w[h], x, acc[c][h]);
+                    }
                 }
             }
         }

@@ -116,6 +116,14 @@ impl Chunk<'_> {
             let x = unsafe { self.x.as_ptr().add(at * self.n + col) };
             // SAFETY: as above, for all c below COLS.
             let x = |c: usize| unsafe { &*x.add(c) };
+            // The same weights' activations of the next tile, a line of codes in two steps; scales and sums at the end.
+            for c in (i % 2..COLS).step_by(2) {
+                let ahead = std::ptr::from_ref(x(c)).wrapping_add(COLS).cast::<u8>();
+                m.prefetch(ahead.wrapping_add(k / 64 * 64));
+                if k >= SPAN - 64 {
+                    m.prefetch(ahead.wrapping_add(std::mem::offset_of!(Span, scales)));
+                }
+            }
             acc = self.add::<M, F, COLS>(m, i, k, x, acc);
         }
         if let Some(output) = &self.output {

@@ -143,7 +143,8 @@ impl Header {
 
     /// Appends a tensor and returns its offset from the start of the data section: the running sum, padded.
     ///
-    /// `dims` begins with the row length; trailing sizes of 1 are dropped, as llama.cpp's writer does.
+    /// `dims` begins with the row length and is written as it is: `llama-quantize` drops trailing sizes of 1, the reference converter
+    /// keeps them.
     ///
     /// # Errors
     /// [`FormatError::Edit`]: a name or shape that no reader accepts, a name that is there already.
@@ -183,13 +184,7 @@ impl Header {
         if !self.names.insert(name.to_owned()) {
             return Err(edit(what(), "the name a second time", "unique names"));
         }
-        let kept = dims.iter().rposition(|d| *d != 1).map_or(1, |last| last + 1);
-        self.tensors.push(HeaderTensor {
-            name: name.to_owned(),
-            dims: dims[..kept].to_vec(),
-            type_id: ggml_type.id,
-            offset,
-        });
+        self.tensors.push(HeaderTensor { name: name.to_owned(), dims: dims.to_vec(), type_id: ggml_type.id, offset });
         self.data_bytes = end;
         Ok(offset)
     }

@@ -68,7 +68,7 @@ fn the_alignment_key_decides_padding_and_must_come_before_the_tensors() {
 }
 
 #[test]
-fn trailing_dimensions_of_one_are_dropped_but_never_the_first() {
+fn trailing_dimensions_of_one_are_written_as_they_are() {
     let mut header = header();
     add(&mut header, "a", &[2, 3, 1, 1], "F32").unwrap();
     add(&mut header, "b", &[1, 1], "F32").unwrap();
@@ -77,7 +77,7 @@ fn trailing_dimensions_of_one_are_dropped_but_never_the_first() {
     bytes.resize(bytes.len() + header.data_len() as usize, 0);
     let file = GgufFile::from_bytes(&bytes).unwrap();
     let dims: Vec<&[u64]> = file.tensors().iter().map(|t| &t.dims[..]).collect();
-    assert_eq!(dims, [&[2, 3][..], &[1], &[2, 1, 3]]);
+    assert_eq!(dims, [&[2, 3, 1, 1][..], &[1, 1], &[2, 1, 3]]);
 }
 
 #[test]

@@ -140,7 +140,7 @@ proptest! {
             prop_assert_eq!(&tensor.name, name);
             prop_assert_eq!(tensor.type_id, *type_id);
             prop_assert_eq!(tensor.offset, read.data_offset() + offset);
-            prop_assert_eq!(tensor.dims.iter().product::<u64>(), dims.iter().product::<u64>());
+            prop_assert_eq!(&tensor.dims[..], &dims[..]);
             again.add_tensor(&tensor.name, &tensor.dims, tensor.ggml_type().unwrap()).unwrap();
         }
         prop_assert!(again.to_bytes() == head);
