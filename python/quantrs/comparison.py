@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantrs import _native
@@ -119,7 +120,7 @@ def compare(
     >>> compare("model.gguf", "model.gguf").findings
     ()
     """
-    first, second = (open_model(path, **_folder_options(path, pre, arch)) for path in (a, b))
+    first, second = (_open(path, pre, arch) for path in (a, b))
     threads = thread_counts.checked(threads) or _native.default_threads()
     pairs, findings, nbytes = [], [], 0
     by_name = {tensor.name: tensor for tensor in second.tensors}
@@ -157,10 +158,10 @@ def compare(
     )
 
 
-def _folder_options(path: "str | PathLike[str]", pre: str | None, arch: str | None) -> dict[str, str | None]:
-    from pathlib import Path
-
-    return {"pre": pre, "arch": arch} if Path(path).is_dir() else {}
+def _open(path: "str | PathLike[str]", pre: str | None, arch: str | None) -> "Gguf":
+    """The options are for those of the two that are folders."""
+    is_folder = Path(path).is_dir()
+    return open_model(path, pre=pre if is_folder else None, arch=arch if is_folder else None)
 
 
 def _shape(tensor: "TensorInfo") -> tuple[int, ...]:
