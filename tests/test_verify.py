@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,3 +85,17 @@ def test_a_damaged_header_is_a_finding_and_an_absent_file_an_error(tmp_path: Pat
     assert "Traceback" not in ran.err
     with pytest.raises(qr.FileError):
         verify(tmp_path / "absent.gguf")
+
+
+def test_a_checkpoint_folder_is_checked_too(tmp_path: Path, command: Callable[..., Ran]) -> None:
+    shutil.copytree(GOLDEN / "hf" / "tiny-gpt2", tmp_path / "m")
+    assert verify(tmp_path / "m").findings == ()
+    path = tmp_path / "m" / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-2:] = b"\xff\x7f"  # NaN in bfloat16
+    path.write_bytes(data)
+    ran = command("verify", tmp_path / "m")
+    assert ran.code == 1
+    assert "row" in ran.err
+    path.write_bytes(data[: len(data) // 2])
+    assert [f.where for f in verify(tmp_path / "m").findings] == ["header"]

@@ -133,7 +133,7 @@ def verify(args: argparse.Namespace) -> int:
             _complain(text)
         _show(args, compared.to_json, lambda: str(compared))
         return _FAILED if compared.findings else _DONE
-    found = verify_file(args.file, threads=args.threads, watcher=watcher)
+    found = verify_file(args.file, pre=args.pre, arch=args.arch, threads=args.threads, watcher=watcher)
     for text in (*found.notices, *(f"{finding.where}: {finding.what}" for finding in found.findings)):
         _complain(text)
     summary = f"{printable(args.file)}: {len(found.findings) or 'no'} findings; {found.tensors} tensors, {human_bytes(found.nbytes)} read"

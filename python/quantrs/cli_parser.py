@@ -103,16 +103,16 @@ def build_parser(version: str, commands: dict[str, Command]) -> argparse.Argumen
 
     sub = add(
         "verify",
-        "look for damage in a GGUF file, or compare two models",
+        "look for damage in a model, or compare two",
         details=(
-            "One FILE: bounds, overlaps, sizes, types, strings, and scales or values that are infinite or NaN.\n"
+            "One MODEL: bounds, overlaps, sizes, types, strings, and scales or values that are infinite or NaN.\n"
             "Two: tensors are equal within what their types round, hyperparameters are equal, and so are the token ids of hard texts;\n"
             "what differs besides is listed. Exit code 1 when something is found."
         ),
         examples="verify model.gguf\nverify SmolLM2-135M/ model-q4_k_m.gguf",
     )
-    sub.add_argument("file", metavar="FILE", help="GGUF file; of a split model, the first one")
-    sub.add_argument("other", metavar="OTHER", nargs="?", help="model to compare with; then both may be checkpoint folders too")
+    sub.add_argument("file", metavar="MODEL", help=_MODEL)
+    sub.add_argument("other", metavar="OTHER", nargs="?", help="model to compare it with")
     _add_source_options(sub)
     _add_threads(sub)
     _add_output(sub)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantrs import _native
@@ -159,7 +160,8 @@ def compare(
 
 def _open(path: "str | PathLike[str]", pre: str | None, arch: str | None) -> "Gguf":
     """The options are for those of the two that are folders."""
-    return open_model(path, pre=pre, arch=arch) if os.path.isdir(path) else open_model(path)  # noqa: PTH112 - long names
+    is_folder = Path(path).is_dir()
+    return open_model(path, pre=pre if is_folder else None, arch=arch if is_folder else None)
 
 
 def _shape(tensor: "TensorInfo") -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from quantrs import _native, block_types
 from quantrs import threads as thread_counts
 from quantrs.errors import Cancelled, FileError, FormatError
+from quantrs.open_model import open_model
 from quantrs.progress import Watcher, run_watched
 
 if TYPE_CHECKING:
@@ -42,8 +43,15 @@ class Verification:
         return asdict(self)
 
 
-def verify(path: "str | PathLike[str]", *, threads: int | None = None, watcher: Watcher | None = None) -> Verification:
-    """Check a GGUF file, or a split model, from the first byte to the last.
+def verify(
+    path: "str | PathLike[str]",
+    *,
+    pre: str | None = None,
+    arch: str | None = None,
+    threads: int | None = None,
+    watcher: Watcher | None = None,
+) -> Verification:
+    """Check a GGUF file, a split model or a checkpoint folder, from the first byte to the last.
 
     The header is checked by opening it: bounds, overlaps, alignment, sizes, duplicates. Then come the strings, which must be
     UTF-8, the types, which must be known, and the data: no scale and no value may be infinite or NaN.
@@ -52,6 +60,8 @@ def verify(path: "str | PathLike[str]", *, threads: int | None = None, watcher: 
     ------
     FileError
         The file cannot be read. A damaged file is a finding, not an error.
+    InputError
+        A folder holds a model that is not known; see `quantrs.open_model.open_model`, also for `pre` and `arch`.
 
     Examples
     --------
@@ -60,7 +70,7 @@ def verify(path: "str | PathLike[str]", *, threads: int | None = None, watcher: 
     ()
     """
     try:
-        gguf = _native.Gguf.open(path)
+        gguf = open_model(path, pre=pre, arch=arch)
     except FormatError as error:
         return Verification(files=(str(path),), tensors=0, nbytes=0, findings=(Finding(where="header", what=str(error)),), notices=())
     threads = thread_counts.checked(threads)
