@@ -243,7 +243,9 @@ class Gguf:
         FileError, FormatError
         """
     @staticmethod
-    def assembled(header: GgufHeader, sources: Sequence[_Path | tuple[str, NDArray[np.uint8]]], tensors: Sequence[AssembledTensor], /) -> Gguf:
+    def assembled(
+        header: GgufHeader, sources: Sequence[_Path | tuple[str, NDArray[np.uint8]]], tensors: Sequence[AssembledTensor], /
+    ) -> Gguf:
         """Make a model that exists as no file: `header`'s key/values, and tensors whose rows lie in `sources`.
 
         A source is a path, or a label and contiguous bytes ``[n_bytes]``; these are lent: nobody may write to them as long as the model,
