@@ -66,10 +66,9 @@ def _header_sizes(source: "_native.Gguf") -> dict[str, int | None]:
     """Bytes before the first tensor of each file; None (all of it) for a file without tensors."""
     sizes: dict[str, int | None] = dict.fromkeys(source.files)
     for path, offset in _data_offsets(source):
-        if path not in sizes:
-            continue  # in memory
-        known = sizes[path]
-        sizes[path] = offset if known is None else min(known, offset)
+        if path in sizes:  # and not bytes in memory
+            known = sizes[path]
+            sizes[path] = offset if known is None else min(known, offset)
     return sizes
 
 

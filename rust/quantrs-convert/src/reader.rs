@@ -8,7 +8,7 @@ use quantrs_simd::Level;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Stored rows that are transposed at a time: as many values lie together in the result.
+/// Side of the squares of values that are transposed at a time.
 const TILE: usize = 64;
 /// Bytes that are read at a time where a whole tensor or part is wanted.
 const READ_BYTES: usize = 1 << 20;
@@ -144,18 +144,13 @@ impl<'a> TensorReader<'a> {
         let mut stored = vec![0; n_rows * row_bytes];
         self.read_stretch(part.source, part.offset, &mut stored)?;
         let mut out = vec![0; stored.len()];
-        // A task makes some rows of the result, a tile of columns at a time, so that lines of both sides are used whole.
-        out.par_chunks_mut(TILE * row_bytes).enumerate().for_each(|(i, rows)| {
-            for cols in (0..self.n_cols).step_by(TILE).map(|first| first..self.n_cols.min(first + TILE)) {
-                for (j, row) in rows.chunks_exact_mut(row_bytes).enumerate() {
-                    let row = row.chunks_exact_mut(nbytes).enumerate().take(cols.end).skip(cols.start);
-                    for (col, value) in row {
-                        let from = (col * n_rows + i * TILE + j) * nbytes;
-                        value.copy_from_slice(&stored[from..from + nbytes]);
-                    }
-                }
-            }
-        });
+        let transpose = match nbytes {
+            1 => transpose::<1>,
+            2 => transpose::<2>,
+            4 => transpose::<4>,
+            _ => transpose::<8>,
+        };
+        transpose(&stored, n_rows, self.n_cols, &mut out);
         Ok(out)
     }
 
@@ -304,6 +299,32 @@ impl<'a> TensorReader<'a> {
     }
 }
 
+/// From `[n_cols, n_rows]` values of `N` bytes to `[n_rows, n_cols]`, on the threads of the current pool.
+///
+/// A square of values goes through a small buffer: it is read in stretches and written in stretches, and no power of two between
+/// rows makes them share lines of the cache.
+fn transpose<const N: usize>(stored: &[u8], n_rows: usize, n_cols: usize, out: &mut [u8]) {
+    let row_bytes = n_cols * N;
+    out.par_chunks_mut(TILE * row_bytes).enumerate().for_each_init(
+        || vec![[0; N]; TILE * TILE],
+        |tile, (i, out)| {
+            let rows = out.len() / row_bytes;
+            for first in (0..n_cols).step_by(TILE) {
+                let cols = TILE.min(n_cols - first);
+                for col in 0..cols {
+                    let from = &stored[((first + col) * n_rows + i * TILE) * N..][..rows * N];
+                    for (row, value) in from.as_chunks::<N>().0.iter().enumerate() {
+                        tile[row * TILE + col] = *value;
+                    }
+                }
+                for (to, from) in out.chunks_exact_mut(row_bytes).zip(tile.chunks_exact(TILE)) {
+                    to[first * N..][..cols * N].copy_from_slice(from[..cols].as_flattened());
+                }
+            }
+        },
+    );
+}
+
 /// Where row `row` of a head of `d` rows is stored within it.
 fn stored_row(order: RowOrder, d: usize, row: usize) -> usize {
     match order {
@@ -415,6 +436,7 @@ mod tests {
     fn transposed_parts_exchange_rows_and_columns() {
         let stored = source(N_ROWS * N_COLS);
         let mut expected = vec![0; stored.len()];
+        // 48 rows and 256 columns: squares that are whole, and squares that are not.
         for (row, col) in (0..N_ROWS).flat_map(|row| (0..N_COLS).map(move |col| (row, col))) {
             expected[2 * (row * N_COLS + col)..][..2].copy_from_slice(&stored[2 * (col * N_ROWS + row)..][..2]);
         }

@@ -52,9 +52,7 @@ pub(crate) fn safetensors_header<'py>(
 ) -> PyResult<(Bound<'py, PyBytes>, Vec<u64>)> {
     let new = |(name, dtype, shape): (String, String, Vec<u64>)| match Dtype::by_name(&dtype) {
         Some(dtype) => Ok(NewTensor { name, dtype, shape }),
-        None => {
-            Err(Error::Input(format!("{name}: found the dtype {dtype:?}, expected one that safetensors files have")))
-        }
+        None => Err(Error::Input(format!("{name}: found the dtype {dtype:?}, expected one of {}", Dtype::known()))),
     };
     let tensors = tensors.into_iter().map(new).collect::<Result<Vec<_>, _>>()?;
     let metadata: Vec<(String, String)> =

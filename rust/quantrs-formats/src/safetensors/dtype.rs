@@ -45,7 +45,8 @@ impl Dtype {
     }
 
     /// All names, for messages.
-    pub(crate) fn known() -> String {
+    #[must_use]
+    pub fn known() -> String {
         DTYPES.map(|t| t.name).join(", ")
     }
 

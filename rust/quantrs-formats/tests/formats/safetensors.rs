@@ -67,7 +67,7 @@ fn a_header_is_written_as_upstream_writes_it() {
         dtype: Dtype::by_name(dtype).unwrap(),
         shape: shape.into(),
     };
-    // The two cases of upstream's own tests, `test_serialization_forced_alignement` and `test_empty`.
+    // Two cases of upstream's own tests: a header that needs padding, and one without tensors.
     let (bytes, offsets) = write_header(&[tensor("attn0", "F32", &[1, 1, 2, 3])], &[]).unwrap();
     let text = r#"{"attn0":{"dtype":"F32","shape":[1,1,2,3],"data_offsets":[0,24]}}"#;
     assert_eq!(bytes, [&72u64.to_le_bytes()[..], text.as_bytes(), b"       "].concat());
