@@ -77,6 +77,7 @@ def build_parser(version: str, commands: dict[str, Command]) -> argparse.Argumen
     sub.add_argument(
         "--to", metavar="TYPE", type=str.upper, choices=("F32", "F16", "BF16"), help="type of matrices; the source's unless given"
     )
+    sub.add_argument("--base", metavar="DIR", help="checkpoint folder of the base model, when SRC is an adapter to be written as GGUF")
     sub.add_argument(
         "--max-shard-size", metavar="SIZE", type=_byte_count, default=5 * 10**9, help="of each *.safetensors, 5GB unless given"
     )

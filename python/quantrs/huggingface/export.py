@@ -120,17 +120,18 @@ def _folder(state: "Mapping[str, object] | Iterable[tuple[str, object]]", config
     return Folder(tokenizer_dir, tensors, sources, Config(config, "config"))
 
 
-def _array(name: str, value: Any) -> "tuple[NDArray[np.generic], str]":
+def _array(name: str, value: object) -> "tuple[NDArray[np.generic], str]":
     """The values, contiguous, and the type that safetensors calls them."""
     import numpy as np
 
     torch = sys.modules.get("torch")  # whoever holds such a tensor has imported it
     if torch is not None and isinstance(value, torch.Tensor):
-        value = value.detach().cpu().contiguous()
-        dtype = str(value.dtype).removeprefix("torch.")
+        tensor: Any = value
+        tensor = tensor.detach().cpu().contiguous()
+        dtype = str(tensor.dtype).removeprefix("torch.")
         if dtype in ("bfloat16", "float8_e4m3fn", "float8_e5m2"):  # NumPy has no such types
-            value = value.view(torch.uint16 if dtype == "bfloat16" else torch.uint8)
-        array = value.numpy()
+            tensor = tensor.view(torch.uint16 if dtype == "bfloat16" else torch.uint8)
+        array = tensor.numpy()
     else:
         array = _numpy(name, value)
         dtype = array.dtype.name

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["write_folder"]
 
 _INDEX = "model.safetensors.index.json"
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*")
 _FLOATS = ("F32", "F16", "BF16")
 
 
@@ -53,7 +54,7 @@ def write_folder(
     small |= tokenizer_files(source)
     if len(shards) > 1:
         small[_INDEX] = _json(_index(shards))
-    _make_folder(dst, small, force=force or resume)
+    _make_folder(dst, small, [shard.name for shard in shards], force=force or resume)
     plan = _plan(shards, dst, to, model)
     output.check_names(plan, source.files)
     report = carry_out(
@@ -146,7 +147,7 @@ def _plan(shards: Sequence[_Shard], dst: Path, to: str, model: _native.Gguf) -> 
     )
 
 
-def _make_folder(dst: Path, small: Mapping[str, bytes], *, force: bool) -> None:
+def _make_folder(dst: Path, small: Mapping[str, bytes], shards: Sequence[str], *, force: bool) -> None:
     if dst.exists() and not dst.is_dir():
         raise InputError(f"{dst}: a file of that name exists; choose another name for the folder")
     if not dst.parent.is_dir():
@@ -154,6 +155,10 @@ def _make_folder(dst: Path, small: Mapping[str, bytes], *, force: bool) -> None:
     there = [name for name in small if os.path.lexists(dst / name)]
     if there and not force:
         raise InputError(f"{dst / there[0]}: the file exists already; --force overwrites it, or choose another folder")
+    # A reader would take files of another model for part of this one.
+    strangers = sorted(path.name for pattern in _WEIGHTS for path in dst.glob(pattern) if path.name not in (*small, *shards))
+    if strangers:
+        raise InputError(f"{dst / strangers[0]}: belongs to another model and would not be replaced; remove it, or choose another folder")
     try:
         dst.mkdir(exist_ok=True)
     except OSError as error:
