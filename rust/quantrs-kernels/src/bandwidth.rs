@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn the_sum_is_that_of_all_words() {
-        let words: Vec<u64> = (0..1003).map(|i| i * 0x9E37_79B9_7F4A_7C15 % 1_000_000_007).collect();
+        let words: Vec<u64> = (0..1003).map(|i| i * 2_654_435_761 % 1_000_000_007).collect();
         assert_eq!(sum(&words), words.iter().sum::<u64>());
     }
 
