@@ -8,6 +8,7 @@ import pytest
 from quantize_cases import write_models
 from quantrs.errors import FileError, UsageError
 from quantrs.schemes import FILE_TYPES, tensor_types
+from quantrs.size_text import size_text
 from quantrs.sizing import ModelSizes, ParameterSizes, parameter_count, size, size_of_model, size_of_parameters
 
 HEADERS = json.loads((Path(__file__).parent / "golden" / "llama_quantize" / "headers.json").read_text(encoding="utf-8"))
@@ -65,6 +66,14 @@ def test_a_file_type_that_is_not_possible_has_no_size_and_says_why(tmp_path: Pat
     row = next(row for row in size_of_model(tmp_path / "odd.gguf").types if row.name == "Q1_0")
     assert row.weights_bytes is None
     assert "rows of 288 values" in row.note
+
+
+def test_the_table_tells_what_is_missing_in_a_few_words(tmp_path: Path) -> None:
+    write_models(tmp_path)
+    lines = {line.split()[0]: line for line in size_text(size_of_model(tmp_path / "plain.gguf")).split("\n") if line}
+    assert lines["IQ2_XS"].endswith("  not written by quantrs")
+    assert lines["Q2_K_S"].endswith("  needs --imatrix")
+    assert max(map(len, lines.values())) < 120
 
 
 def test_a_quantized_source_is_sized_too() -> None:

@@ -1,6 +1,6 @@
 """Sizes for people."""
 
-from quantrs.sizing import ModelSizes, ParameterSizes
+from quantrs.sizing import FileTypeRow, ModelSizes, ParameterSizes
 from quantrs.text import human_bytes, printable, table
 
 __all__ = ["size_text"]
@@ -34,7 +34,7 @@ def _of_model(sizes: ModelSizes) -> str:
             "-" if row.bits_per_weight is None else f"{row.bits_per_weight:.3f}",
             *([] if sizes.context is None else [_bytes(row.total_bytes)]),
             *("" if kind not in row.fits else "fits" if row.fits[kind] else "too large" for kind in budgets),
-            row.note or ("" if row.can_write else "not written by quantrs"),
+            _remark(row),
         ]
         for row in sizes.types
     ]
@@ -53,6 +53,15 @@ def _of_context(sizes: ModelSizes) -> list[str]:
     trained = "" if sizes.trained_context is None else f" (the model was made for {sizes.trained_context})"
     cache = ", ".join(f"{row.name} {_bytes(row.bytes)}" for row in sizes.kv_cache)
     return [f"context: {per}{trained}\nkeys and values: {cache}; counted as {sizes.kv_type}"]
+
+
+def _remark(row: FileTypeRow) -> str:
+    """In a few words what the note says in full: a table has no room for names of tensors."""
+    if row.weights_bytes is None:
+        return row.note
+    if not row.can_write:
+        return "not written by quantrs"
+    return "needs --imatrix" if "--imatrix" in row.note else row.note
 
 
 def _bytes(n_bytes: int | None) -> str:
