@@ -264,8 +264,9 @@ class QuantizedArray:
             ``[n_cols]`` or ``[n_cols, n]`` of float32, float16, bfloat16 or float64. Fastest when ``x.T`` is C-contiguous, as it
             is for ``q @ activations.T``.
         exact : bool
-            Leave x as it is in float32. Otherwise x is rounded to 8 bits with a scale per 32 values, as ggml does, which is
-            several times faster; the error is below half a 127th of the largest of the 32. Types of floats are always exact.
+            Leave x as it is in float32. Otherwise x is rounded to 8 bits with a scale per 32 values, per 256 for types
+            whose blocks have 256, as ggml does, which is several times faster; the error is below half a 127th of the largest of
+            them. Types of floats are always exact.
         threads : int, optional
             By default all CPUs that the process may use. The result does not depend on it.
 

@@ -2,7 +2,7 @@
 
 use crate::maps::Maps;
 use crate::weights::{Linear, Norm};
-use quantrs_kernels::{Activations, Pool, Precision, elementwise, for_rows, matmul, matmul_each};
+use quantrs_kernels::{Activations, Form, Pool, Precision, elementwise, for_rows, matmul, matmul_each};
 use quantrs_simd::Level;
 use std::ops::Range;
 
@@ -43,16 +43,14 @@ pub(crate) struct Run<'a> {
 /// Packed inputs; each form is made when the first linear asks for it.
 #[derive(Debug, Default)]
 pub(crate) struct Inputs {
-    int8: Activations,
-    float: Activations,
-    has_int8: bool,
-    has_float: bool,
+    forms: [Activations; Form::ALL.len()],
+    packed: [bool; Form::ALL.len()],
 }
 
 impl Inputs {
     /// Other values come: forget the packed ones.
     pub(crate) fn renew(&mut self) {
-        (self.has_int8, self.has_float) = (false, false);
+        self.packed.fill(false);
     }
 }
 
@@ -87,10 +85,10 @@ impl Run<'_> {
 
     /// Several linears with the same input, in one go where they take it in the same form.
     pub(crate) fn linears(&self, expert: usize, inputs: &mut Inputs, x: &[f32], linears: &mut [(&Linear, &mut [f32])]) {
-        for float in [false, true] {
+        for form in Form::ALL {
             let mut products = Vec::with_capacity(linears.len());
             let mut first = None;
-            for (linear, y) in linears.iter_mut().filter(|(linear, _)| self.takes_float(linear) == float) {
+            for (linear, y) in linears.iter_mut().filter(|(linear, _)| linear.form(self.precision) == form) {
                 first = first.or(Some(*linear));
                 products.push((linear.matrix(self.maps, expert), &mut **y));
             }
@@ -103,19 +101,12 @@ impl Run<'_> {
         }
     }
 
-    fn takes_float(&self, linear: &Linear) -> bool {
-        linear.is_float() || self.precision == Precision::Float
-    }
-
     /// The input in the form that the linear takes.
     fn packed<'i>(&self, linear: &Linear, inputs: &'i mut Inputs, x: &[f32]) -> &'i Activations {
-        let (activations, packed, precision) = if self.takes_float(linear) {
-            (&mut inputs.float, &mut inputs.has_float, Precision::Float)
-        } else {
-            (&mut inputs.int8, &mut inputs.has_int8, Precision::Int8)
-        };
+        let form = linear.form(self.precision);
+        let (activations, packed) = (&mut inputs.forms[form as usize], &mut inputs.packed[form as usize]);
         if !*packed {
-            activations.pack(self.pool, self.level, x, linear.n_cols, precision);
+            activations.pack(self.pool, self.level, x, linear.n_cols, form);
             *packed = true;
         }
         activations

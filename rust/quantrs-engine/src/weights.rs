@@ -6,7 +6,7 @@ use crate::spec::{LinearSpec, NormKind, NormSpec};
 use quantrs_blocks::{BlockFormat, by_id, with_threads};
 use quantrs_convert::TensorReader;
 use quantrs_formats::{Gguf, OpenSources, RowOrder, TensorInfo};
-use quantrs_kernels::{Matrix, norms};
+use quantrs_kernels::{Form, Matrix, Precision, norms};
 use quantrs_simd::Level;
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -168,9 +168,9 @@ impl<'a> Tensors<'a> {
 }
 
 impl Linear {
-    /// Whether activations stay float32 whatever is asked for.
-    pub(crate) fn is_float(&self) -> bool {
-        self.format.block_len == 1
+    /// The form in which it takes its input.
+    pub(crate) fn form(&self, precision: Precision) -> Form {
+        Form::of(self.format, precision)
     }
 
     /// The weights of one expert; 0 where there is but one matrix.

@@ -1,7 +1,7 @@
 //! Throughput of products: `cargo run --release -p quantrs-kernels --example bench_matmul [TYPE,..] [n_rows n_cols n threads]`.
 
 use quantrs_blocks::by_name;
-use quantrs_kernels::{Activations, Matrix, Pool, Precision, matmul};
+use quantrs_kernels::{Activations, Form, Matrix, Pool, Precision, matmul};
 use quantrs_simd::Level;
 use std::time::Instant;
 
@@ -21,8 +21,7 @@ fn main() {
         let copies = (256 << 20) / (row_bytes * n_rows) + 1;
         let data: Vec<u8> = (0..copies * n_rows * row_bytes).map(|i| (i * 31 % 61) as u8).collect();
         let mut x = Activations::new();
-        let precision = if format.block_len == 1 { Precision::Float } else { Precision::Int8 };
-        x.pack(&pool, level, &inputs, n_cols, precision);
+        x.pack(&pool, level, &inputs, n_cols, Form::of(format, Precision::Int8));
         let mut y = vec![0.0; n * n_rows];
         let mut times = Vec::new();
         let start = Instant::now();

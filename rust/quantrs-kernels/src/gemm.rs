@@ -73,8 +73,8 @@ impl Chunk<'_> {
         let mut col = 0;
         while self.n - col >= M::INT_COLS {
             match (M::INT_COLS, F::GROUP) {
-                // Groups of 16 take a third set of registers; with four columns there are enough.
-                (6, 16) => break,
+                // Two groups of 16 under one scale take a third set of registers; with four columns there are enough.
+                (6, 16) if !F::BY_SPAN => break,
                 // Four columns keep the units about as busy as six, two do not: eight columns are four and four.
                 (6, _) if self.n - col == 8 => break,
                 (6, _) => self.tile::<M, F, 6>(m, col, partial),
@@ -103,28 +103,49 @@ impl Chunk<'_> {
         let partial = partial[col * rows..(col + COLS) * rows].as_mut_ptr();
         assert!(rows <= MAX_ROWS && self.len <= SPAN * DEPTH && self.len.is_multiple_of(32));
         assert!(self.x.len() >= (self.len.div_ceil(SPAN) - 1) * self.n + col + COLS);
-        let mut acc = [[m.wide_splat(0.0); 2]; COLS];
-        if self.add {
+        let zero = [m.wide_splat(0.0); 2];
+        let mut acc = [zero; COLS];
+        if self.add && !F::BY_SPAN {
             for c in 0..COLS {
                 // SAFETY: `partial` has COLS columns.
                 acc[c] = unsafe { output::get(m, partial.add(c * rows)) };
             }
         }
-        for i in 0..self.len / 32 {
-            let (at, k) = (32 * i / SPAN, 32 * i % SPAN);
+        for at in 0..self.len.div_ceil(SPAN) {
             // SAFETY: span `at` of columns up to `col + COLS`, by the assertion.
             let x = unsafe { self.x.as_ptr().add(at * self.n + col) };
             // SAFETY: as above, for all c below COLS.
             let x = |c: usize| unsafe { &*x.add(c) };
-            // The same weights' activations of the next tile, a line of codes in two steps; scales and sums at the end.
-            for c in (i % 2..COLS).step_by(2) {
-                let ahead = std::ptr::from_ref(x(c)).wrapping_add(COLS).cast::<u8>();
-                m.prefetch(ahead.wrapping_add(k / 64 * 64));
-                if k >= SPAN - 64 {
-                    m.prefetch(ahead.wrapping_add(std::mem::offset_of!(Span, scales)));
+            let len = if F::BY_SPAN { SPAN } else { SPAN.min(self.len - at * SPAN) };
+            for i in 0..len / 32 {
+                // The same weights' activations of the next tile, a line of codes in two steps; scales and sums at the end.
+                for c in (i % 2..COLS).step_by(2) {
+                    let ahead = std::ptr::from_ref(x(c)).wrapping_add(COLS).cast::<u8>();
+                    m.prefetch(ahead.wrapping_add(i / 2 * 64));
+                    if i >= SPAN / 32 - 2 {
+                        m.prefetch(ahead.wrapping_add(std::mem::offset_of!(Span, scales)));
+                    }
+                }
+                acc = self.add::<M, F, COLS>(m, at * SPAN / 32 + i, 32 * i, x, acc);
+            }
+            if F::BY_SPAN {
+                // The sums are in units of the span's scale.
+                for c in 0..COLS {
+                    let x_scale = m.wide_splat(x(c).scales[0]);
+                    // SAFETY: `partial` has COLS columns.
+                    let sums = if self.add || at > 0 { unsafe { output::get(m, partial.add(c * rows)) } } else { zero };
+                    for h in 0..2 {
+                        acc[c][h] = m.wide_fma(acc[c][h], x_scale, sums[h]);
+                    }
+                }
+                if (at + 1) * SPAN < self.len {
+                    for c in 0..COLS {
+                        // SAFETY: as above.
+                        unsafe { output::put(m, acc[c], partial.add(c * rows)) };
+                        acc[c] = zero;
+                    }
                 }
             }
-            acc = self.add::<M, F, COLS>(m, i, k, x, acc);
         }
         if let Some(output) = &self.output {
             for c in 0..COLS {
@@ -148,7 +169,18 @@ impl Chunk<'_> {
         x: impl Fn(usize) -> &'x Span,
         mut acc: [[M::WF; 2]; COLS],
     ) -> [[M::WF; 2]; COLS] {
-        if F::GROUP == 32 {
+        if F::BY_SPAN {
+            for j in 0..32 / F::GROUP {
+                let g = 32 / F::GROUP * i + j;
+                let dots = self.dots::<M, F, COLS>(m, g, k + 16 * j, &x);
+                let scales = self.row(m, &self.panel.scales, g);
+                for c in 0..COLS {
+                    for h in 0..2 {
+                        acc[c][h] = m.wide_fma(m.wide_to_f32(dots[c][h]), scales[h], acc[c][h]);
+                    }
+                }
+            }
+        } else if F::GROUP == 32 {
             let dots = self.dots::<M, F, COLS>(m, i, k, &x);
             let scales = self.row(m, &self.panel.scales, i);
             for c in 0..COLS {

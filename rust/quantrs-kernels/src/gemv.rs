@@ -66,18 +66,24 @@ fn add_pair<M: Isa, F: Unpack>(
 fn with_activations<M: Isa, F: Unpack>(m: M, scales: &mut Scales, x: &Span, mut acc: M::F) -> M::F {
     let x_scales = m.load(&x.scales);
     let offset = m.splat(-f32::from(F::OFFSET));
-    let (halves, x_scales): (usize, [M::F; 2]) = if F::GROUP == 32 {
-        (1, [x_scales; 2])
+    let (halves, x_scales): (usize, [M::F; 2]) = if F::GROUP == 32 || F::BY_SPAN {
+        (SPAN / F::GROUP / 8, [x_scales; 2])
     } else {
         let (low, high) = m.twice_each(x_scales);
         (2, [low, high])
     };
     for (h, x_scale) in x_scales.into_iter().take(halves).enumerate() {
         let s = m.load(&scales.s[8 * h..]);
-        let mins = if F::MINS { m.load(&scales.m[8 * h..]) } else { m.mul(s, offset) };
+        let scaled = m.mul(s, x_scale);
+        let mins = match (F::MINS, F::BY_SPAN) {
+            (true, true) => m.mul(m.load(&scales.m[8 * h..]), x_scale),
+            (true, false) => m.load(&scales.m[8 * h..]),
+            (false, true) => m.mul(scaled, offset),
+            (false, false) => m.mul(s, offset),
+        };
         let sums = if F::GROUP == 32 { m.load(&x.sums_32) } else { m.load(&x.sums_16[8 * h..]) };
         acc = m.fma(mins, sums, acc);
-        m.store(m.mul(s, x_scale), &mut scales.s[8 * h..]);
+        m.store(scaled, &mut scales.s[8 * h..]);
     }
     acc
 }

@@ -120,9 +120,11 @@ pub(crate) trait Isa: Copy + Send + Sync {
     /// To f32, exact up to 2^24.
     fn to_f32(self, a: Self::I) -> Self::F;
 
-    /// Round 32 values to `codes`, -127..=127: their scale, and the sums of 16 codes each. See
-    /// [`Activations::pack`](crate::Activations::pack); panics when there are fewer.
-    fn quantize(self, x: &[f32], codes: &mut [i8]) -> (f32, [i32; 2]);
+    /// The largest magnitude of a multiple of 32 values; NaN where one is NaN. Panics when they are none.
+    fn largest(self, x: &[f32]) -> f32;
+    /// Round the first 32 values times `inverse`, halves to even, to `codes`; zeros where `inverse` is 0. The sums of 16 codes each.
+    /// Panics when there are fewer.
+    fn quantize(self, x: &[f32], inverse: f32, codes: &mut [i8]) -> [i32; 2];
 
     /// Zeros.
     fn row_zero(self) -> Self::Row;
@@ -279,7 +281,7 @@ macro_rules! with_isa {
 }
 pub(crate) use with_isa;
 
-/// Scale of 32 values with this largest magnitude, and what they are multiplied with; NaN and 0 where one is not finite.
+/// Scale of values with this largest magnitude, and what they are multiplied with; NaN and 0 where one is not finite.
 #[inline(always)]
 pub(crate) fn scale_of(largest: f32) -> (f32, f32) {
     // Below the first limit the quotient would overflow; infinities and NaN are not below the second.

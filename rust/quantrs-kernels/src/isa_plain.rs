@@ -1,6 +1,6 @@
 //! The operations of products in plain code.
 
-use crate::isa::{Isa, scale_of};
+use crate::isa::Isa;
 use quantrs_simd::{bf16_value, f16_value};
 
 /// Arrays in place of vectors.
@@ -28,18 +28,21 @@ impl Isa for Plain {
     type WI = [i32; 8];
     type WF = [f32; 8];
     #[inline(always)]
-    fn quantize(self, x: &[f32], codes: &mut [i8]) -> (f32, [i32; 2]) {
+    fn largest(self, x: &[f32]) -> f32 {
+        assert!(!x.is_empty() && x.len().is_multiple_of(32));
+        f32::from_bits(x.iter().fold(0, |largest: u32, v| largest.max(v.to_bits() & 0x7fff_ffff)))
+    }
+    #[inline(always)]
+    fn quantize(self, x: &[f32], inverse: f32, codes: &mut [i8]) -> [i32; 2] {
         /// 1.5 * 2^23: adding it leaves the rounded integer in the low bits.
         const MAGIC: f32 = 12_582_912.0;
         let (x, codes) = (&x[..32], &mut codes[..32]);
-        let largest = f32::from_bits(x.iter().fold(0, |largest: u32, v| largest.max(v.to_bits() & 0x7fff_ffff)));
-        let (scale, inverse) = scale_of(largest);
         for (code, x) in codes.iter_mut().zip(x) {
             let x = if inverse == 0.0 { 0.0 } else { *x };
             *code = (x * inverse + MAGIC).to_bits() as i8;
         }
         let sum = |codes: &[i8]| codes.iter().map(|&q| i32::from(q)).sum();
-        (scale, [sum(&codes[..16]), sum(&codes[16..])])
+        [sum(&codes[..16]), sum(&codes[16..])]
     }
 
     type Row = [[f32; 8]; 2];

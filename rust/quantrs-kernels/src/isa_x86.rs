@@ -2,7 +2,7 @@
 //!
 //! The three share the narrow operations and differ in the dot products of bytes and in the wide vectors.
 
-use crate::isa::{Isa, STRIDE, scale_of};
+use crate::isa::{Isa, STRIDE};
 use core::arch::x86_64::*;
 use quantrs_simd::{Avx2Fma, Avx2Vnni, Avx512Vnni};
 
@@ -135,7 +135,27 @@ macro_rules! narrow {
             unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), a) }
         }
         #[inline(always)]
-        fn quantize(self, x: &[f32], codes: &mut [i8]) -> (f32, [i32; 2]) {
+        fn largest(self, x: &[f32]) -> f32 {
+            assert!(!x.is_empty() && x.len().is_multiple_of(32));
+            // SAFETY: the assertion; features as in `intrinsics`.
+            unsafe {
+                let magnitude = _mm256_set1_epi32(i32::MAX);
+                let (mut even, mut odd) = (_mm256_setzero_si256(), _mm256_setzero_si256());
+                for p in x.as_chunks::<16>().0 {
+                    let p = p.as_ptr();
+                    let (a, b) = (_mm256_loadu_si256(p.cast()), _mm256_loadu_si256(p.add(8).cast()));
+                    even = _mm256_max_epu32(even, _mm256_and_si256(a, magnitude));
+                    odd = _mm256_max_epu32(odd, _mm256_and_si256(b, magnitude));
+                }
+                let largest = _mm256_max_epu32(even, odd);
+                let largest = _mm_max_epu32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256::<1>(largest));
+                let largest = _mm_max_epu32(largest, _mm_shuffle_epi32::<0b01_00_11_10>(largest));
+                let largest = _mm_max_epu32(largest, _mm_shuffle_epi32::<0b10_11_00_01>(largest));
+                _mm_cvtss_f32(_mm_castsi128_ps(largest))
+            }
+        }
+        #[inline(always)]
+        fn quantize(self, x: &[f32], inverse: f32, codes: &mut [i8]) -> [i32; 2] {
             assert!(x.len() >= 32 && codes.len() >= 32);
             // SAFETY: the assertion; features as in `intrinsics`.
             unsafe {
@@ -143,17 +163,6 @@ macro_rules! narrow {
                 let p = x.as_ptr();
                 let (a, b) = (_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8)));
                 let (c, d) = (_mm256_loadu_ps(p.add(16)), _mm256_loadu_ps(p.add(24)));
-                let sign = _mm256_castps_si256(_mm256_set1_ps(-0.0));
-                let magnitude_a = _mm256_andnot_si256(sign, _mm256_castps_si256(a));
-                let magnitude_b = _mm256_andnot_si256(sign, _mm256_castps_si256(b));
-                let magnitude_c = _mm256_andnot_si256(sign, _mm256_castps_si256(c));
-                let magnitude_d = _mm256_andnot_si256(sign, _mm256_castps_si256(d));
-                let largest = _mm256_max_epu32(magnitude_a, magnitude_b);
-                let largest = _mm256_max_epu32(largest, _mm256_max_epu32(magnitude_c, magnitude_d));
-                let largest = _mm_max_epu32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256::<1>(largest));
-                let largest = _mm_max_epu32(largest, _mm_shuffle_epi32::<0b01_00_11_10>(largest));
-                let largest = _mm_max_epu32(largest, _mm_shuffle_epi32::<0b10_11_00_01>(largest));
-                let (scale, inverse) = scale_of(_mm_cvtss_f32(_mm_castsi128_ps(largest)));
                 // Values that are not finite times zero would not be zero.
                 let kept = _mm256_castsi256_ps(_mm256_set1_epi32(if inverse == 0.0 { 0 } else { -1 }));
                 let inverse = _mm256_set1_ps(inverse);
@@ -168,7 +177,7 @@ macro_rules! narrow {
                 let sums = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), q), _mm256_set1_epi16(1));
                 let sums = _mm256_add_epi32(sums, _mm256_shuffle_epi32::<0b01_00_11_10>(sums));
                 let sums = _mm256_add_epi32(sums, _mm256_shuffle_epi32::<0b10_11_00_01>(sums));
-                (scale, [_mm256_extract_epi32::<0>(sums), _mm256_extract_epi32::<4>(sums)])
+                [_mm256_extract_epi32::<0>(sums), _mm256_extract_epi32::<4>(sums)]
             }
         }
         #[inline(always)]

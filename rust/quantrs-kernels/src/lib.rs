@@ -31,7 +31,7 @@ mod scores;
 mod tasks;
 mod unpack;
 
-pub use activations::{Activations, Precision};
+pub use activations::{Activations, Form, Precision};
 pub use attention::Attention;
 pub use bandwidth::read_bandwidth;
 pub use disjoint::Disjoint;

@@ -6,7 +6,7 @@ use crate::isa::{Isa, Machine, with_isa};
 use crate::panel::{MAX_ROWS, Panel};
 use crate::tasks::cut;
 use crate::unpack::{ForFormat, Unpack, for_format};
-use crate::{Disjoint, Matrix, Pool, Precision, gemm, gemv};
+use crate::{Disjoint, Form, Matrix, Pool, Precision, gemm, gemv};
 use quantrs_simd::Level;
 use std::cell::RefCell;
 use std::ops::Range;
@@ -17,9 +17,9 @@ const PANEL_COLS: usize = 4;
 /// `y[i, r] = sum over k of w[r, k] * x[i, k]`; y: `[n, n_rows]` row-major.
 ///
 /// Numbers   bounded: with int8 activations the integers are exact, and what is lost is their rounding, half of a 127th of the
-///           largest of 32 values; sums in float32. The same bits for any number of threads; for one column and for many
+///           largest of 32 values, or of 256 with blocks of 256; sums in float32. The same bits for any number of threads; for one column and for many
 ///           the order of the sums differs.
-/// Panics when the shapes do not belong together, or when float weights meet activations that were packed as int8.
+/// Panics when the shapes do not belong together, or when the activations have another form than the weights take.
 pub fn matmul(pool: &Pool, level: Level, w: &Matrix<'_>, x: &Activations, y: &mut [f32]) {
     multiply(pool, level, Machine::of(level), x, &mut [(*w, y)]);
 }
@@ -38,7 +38,7 @@ pub(crate) fn multiply(
     products: &mut [(Matrix<'_>, &mut [f32])],
 ) {
     let n = x.n();
-    let float = x.precision() == Precision::Float;
+    let float = x.form() == Form::Float;
     let panels = n >= if float { float::PANEL_COLS } else { PANEL_COLS };
     let panel_rows = with_isa!(machine, m => panel_rows(m));
     let products: Vec<_> = products
@@ -46,10 +46,10 @@ pub(crate) fn multiply(
         .map(|(w, y)| {
             assert_eq!(x.n_cols(), w.n_cols(), "weights and activations differ in their columns");
             assert_eq!(y.len(), n * w.n_rows(), "the result has {n} rows of {}", w.n_rows());
+            let form = Form::of(w.format(), if float { Precision::Float } else { Precision::Int8 });
+            assert_eq!(x.form(), form, "{} weights take another form of activations", w.format().name);
             let run = if float { Some(in_floats as Run) } else { for_format(w.format().name, Integers { panels }) };
-            let run = run.unwrap_or_else(|| {
-                panic!("{} weights take activations packed as Precision::Float only", w.format().name)
-            });
+            let run = run.expect("all formats of blocks are there");
             (run, Product { level, machine, panels, w: *w, x, y: Disjoint::new(y) })
         })
         .collect();
@@ -233,7 +233,7 @@ mod tests {
 
     /// Compare with sums in float64 of the decoded weights and what `input` says the activations are.
     fn check(format: &'static BlockFormat, n_rows: usize, n_cols: usize, n: usize, asked: Precision) {
-        let precision = if format.block_len == 1 { Precision::Float } else { asked };
+        let form = Form::of(format, asked);
         let mut noise = Noise(n_cols as u64);
         let data = random_blocks(format, n_rows * n_cols / format.block_len, &mut noise);
         let w = Matrix::new(format, &data, n_rows, n_cols).unwrap();
@@ -241,12 +241,12 @@ mod tests {
         let inputs: Vec<f32> = (0..n * n_cols).map(|_| noise.uniform()).collect();
         let (pool, level) = (Pool::new(2), Level::detect());
         let mut x = Activations::new();
-        x.pack(&pool, level, &inputs, n_cols, precision);
+        x.pack(&pool, level, &inputs, n_cols, form);
         for machine in Machine::all(level) {
             let mut y = vec![f32::NAN; n * n_rows];
             multiply(&pool, level, machine, &x, &mut [(w, &mut y)]);
             for i in 0..n {
-                let input: Vec<f64> = if precision == Precision::Float {
+                let input: Vec<f64> = if form == Form::Float {
                     inputs[i * n_cols..][..n_cols].iter().map(|&x| f64::from(x)).collect()
                 } else {
                     rounded(&x, i)
@@ -311,7 +311,7 @@ mod tests {
         for n in [1, 9] {
             let product = |threads: usize, w: &Matrix<'_>| {
                 let (pool, mut x) = (Pool::new(threads), Activations::new());
-                x.pack(&pool, level, &inputs[..n * n_cols], n_cols, Precision::Int8);
+                x.pack(&pool, level, &inputs[..n * n_cols], n_cols, Form::By256);
                 let mut y = vec![0.0; n * w.n_rows()];
                 matmul(&pool, level, w, &x, &mut y);
                 y
@@ -330,13 +330,15 @@ mod tests {
         let (pool, level) = (Pool::new(3), Level::detect());
         let mut noise = Noise(2);
         let n_cols = 512;
-        for (names, precision) in
-            [(["Q4_K", "Q8_0", "Q6_K"], Precision::Int8), (["F16", "F32", "Q4_0"], Precision::Float)]
-        {
+        for (names, form) in [
+            (["Q4_K", "IQ4_XS", "Q6_K"], Form::By256),
+            (["Q4_0", "NVFP4", "Q8_0"], Form::By32),
+            (["F16", "F32", "Q4_0"], Form::Float),
+        ] {
             for n in [1, 9] {
                 let inputs: Vec<f32> = (0..n * n_cols).map(|_| noise.uniform()).collect();
                 let mut x = Activations::new();
-                x.pack(&pool, level, &inputs, n_cols, precision);
+                x.pack(&pool, level, &inputs, n_cols, form);
                 let formats = names.map(|name| quantrs_blocks::by_name(name).unwrap());
                 let n_rows = [70, 1, 200];
                 let data: Vec<Vec<u8>> = formats

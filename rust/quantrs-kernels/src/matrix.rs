@@ -73,9 +73,4 @@ impl<'a> Matrix<'a> {
     pub(crate) fn row(&self, r: usize) -> &'a [u8] {
         &self.data[r * self.row_bytes..][..self.row_bytes]
     }
-
-    /// Whether the values are floats: they take activations packed as [`Precision::Float`](crate::Precision::Float).
-    pub fn is_float(&self) -> bool {
-        self.format.block_len == 1
-    }
 }

@@ -4,7 +4,7 @@ use crate::cpu::{checked_threads, format_named};
 use crate::error::Error;
 use numpy::{PyReadonlyArray1, PyReadonlyArray2, PyReadwriteArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
-use quantrs_kernels::{Activations, Matrix, Pool, Precision};
+use quantrs_kernels::{Activations, Form, Matrix, Pool, Precision};
 use quantrs_simd::Level;
 use std::sync::Arc;
 
@@ -35,10 +35,10 @@ pub(crate) fn matmul(
     }
     let w = Matrix::new(format_named(packed_type)?, contiguous("packed", packed.as_slice())?, n_rows, n_cols)?;
     let (x, out) = (contiguous("x", x.as_slice())?, contiguous("out", out.as_slice_mut())?);
-    let precision = if exact || w.is_float() { Precision::Float } else { Precision::Int8 };
+    let form = Form::of(w.format(), if exact { Precision::Float } else { Precision::Int8 });
     py.detach(|| {
         let mut activations = Activations::new();
-        activations.pack(&pool, level, x, n_cols, precision);
+        activations.pack(&pool, level, x, n_cols, form);
         quantrs_kernels::matmul(&pool, level, &w, &activations, out);
     });
     Ok(())

@@ -42,6 +42,8 @@ pub(crate) trait Unpack {
     const BYTE: bool;
     /// Bytes of a full span.
     const SPAN_BYTES: usize = SPAN / Self::BLOCK_LEN * Self::BLOCK_BYTES;
+    /// Whether activations have one scale per span: see [`Form`](crate::Form).
+    const BY_SPAN: bool = Self::BLOCK_LEN == SPAN;
     /// What `scales` found out about the span that `codes` needs.
     type State: Copy;
 
