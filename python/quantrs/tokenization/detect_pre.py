@@ -12,8 +12,8 @@ from time import monotonic
 
 from quantrs.errors import FormatError, InputError, UsageError
 from quantrs.tokenization.bounded_json import JsonObject
-from quantrs.tokenization.library_errors import library_errors
 from quantrs.tokenization.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer, word_splitter
+from quantrs.tokenization.tokenizers_errors import tokenizers_errors
 
 __all__ = ["PROBES", "check_name", "detect_pre"]
 
@@ -205,12 +205,12 @@ def _words_by_rules(section: JsonObject) -> list[list[str]]:
 
     where, expected = "tokenizer.json: pre_tokenizer", "expected a pre-tokenizer of the tokenizers library that cuts short texts in no time"
     text = json.dumps({**_EMPTY, "pre_tokenizer": section})
-    with library_errors(where, expected):
+    with tokenizers_errors(where, expected):
         pre = Tokenizer.from_str(text).pre_tokenizer
     out = []
     end = monotonic() + _MAX_SECONDS
     for probe in PROBES:
-        with library_errors(where, expected):
+        with tokenizers_errors(where, expected):
             out.append([word for word, _ in pre.pre_tokenize_str(probe)])
         if monotonic() > end:
             raise FormatError(f"{where}: cutting {len(out)} short texts took more than {_MAX_SECONDS} seconds; {expected}")

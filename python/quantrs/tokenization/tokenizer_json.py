@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from quantrs.errors import FormatError
 from quantrs.tokenization.bounded_json import as_list, as_object, as_text, parse_object, read_text
 from quantrs.tokenization.encoders import SPACE
-from quantrs.tokenization.library_errors import library_errors
+from quantrs.tokenization.tokenizers_errors import tokenizers_errors
 from quantrs.tokenization.vocabulary import BYTE, CONTROL, NORMAL, UNUSED, USER_DEFINED, Vocabulary
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class TokenizerJson:
         self._path = path
         text = read_text(path)
         self._json = parse_object(text, str(path))
-        with library_errors(str(path), "expected a tokenizer.json, remove it to use the model's own metadata"):
+        with tokenizers_errors(str(path), "expected a tokenizer.json, remove it to use the model's own metadata"):
             self._tokenizer = Tokenizer.from_str(text)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
@@ -45,7 +45,7 @@ class TokenizerJson:
     def encode_whole(self, text: str, parse_special: bool) -> list[int]:
         """Ids of text with special tokens in it."""
         self._tokenizer.encode_special_tokens = not parse_special
-        with library_errors(str(self._path), "expected rules that can cut this text; without the file the model's own metadata is used"):
+        with tokenizers_errors(str(self._path), "expected rules that can cut this text; without the file the model's own metadata is used"):
             ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 

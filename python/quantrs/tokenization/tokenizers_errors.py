@@ -5,11 +5,11 @@ from contextlib import contextmanager
 
 from quantrs.errors import FormatError
 
-__all__ = ["library_errors"]
+__all__ = ["tokenizers_errors"]
 
 
 @contextmanager
-def library_errors(where: str, expected: str) -> Iterator[None]:
+def tokenizers_errors(where: str, expected: str) -> Iterator[None]:
     """Turn what the library raises within the block into a FormatError that begins with `where` and ends with `expected`."""
     try:
         yield
