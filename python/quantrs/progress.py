@@ -3,6 +3,7 @@
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -56,7 +57,7 @@ class Watcher:
         """The work was broken off, and `files` hold what is done so far: resuming goes on from there."""
 
 
-class StderrWatcher(Watcher):
+class StderrWatcher(Watcher, ABC):
     """Tells people, on standard error; silent about progress in the first second."""
 
     def __init__(self) -> None:
@@ -87,8 +88,9 @@ class StderrWatcher(Watcher):
         if seconds >= _QUIET_SECONDS:
             self._show(done_bytes, seconds)
 
+    @abstractmethod
     def _show(self, done_bytes: int, seconds: float) -> None:
-        raise NotImplementedError
+        """Tell where the work is after `seconds`."""
 
 
 class _Lines(StderrWatcher):
