@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from quantrs import _native
 from quantrs.errors import FileError, InputError
+from quantrs.pickles import INSTEAD_OF_PICKLE, PICKLES
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 __all__ = ["open_model"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer.model", "vocab.txt", "merges.txt", "*.jinja", "README.md")
 
 
@@ -30,7 +30,6 @@ def open_model(path: "str | PathLike[str]", *, pre: str | None = None, arch: str
         Name of the pre-tokenizer, for folders whose own cannot be recognised.
     arch : str, optional
         ``generic``: keep the folder's tensors as they are called, whatever model they belong to.
-
     to_run : bool
         It will be run, not written: the rules of a folder's own ``tokenizer.json`` need no name in GGUF's terms.
 
@@ -47,10 +46,9 @@ def open_model(path: "str | PathLike[str]", *, pre: str | None = None, arch: str
         return _open_folder(found, pre, arch, to_run)
     if found.name.endswith((".safetensors", ".safetensors.index.json")) and os.path.exists(text):  # noqa: PTH110
         return _open_folder(found.parent, pre, arch, to_run)
-    if text.lower().endswith(_PICKLES):
+    if text.lower().endswith(PICKLES):
         raise InputError(
-            f"{text}: such files are pickles, which run code when they are opened, so they are never read; get the model's *.safetensors, "
-            "or convert it where you trust it: torch.load(..., weights_only=True), then safetensors.torch.save_file"
+            f"{text}: such files are pickles, which run code when they are opened, so they are never read; {INSTEAD_OF_PICKLE}"
         )
     if _HUB_ID.fullmatch(text) and not text.lower().endswith(".gguf") and not found.exists():
         return _open_folder(_download(text), pre, arch, to_run)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from quantrs import _native
 from quantrs.errors import FileError, FormatError, InputError
 from quantrs.huggingface.config import Config
+from quantrs.pickles import INSTEAD_OF_PICKLE, PICKLES
 from quantrs.tokenization.bounded_json import read_object
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ Memory = tuple[str, "NDArray[np.uint8]"]
 
 _MAX_INDEX_BYTES = 64 << 20  # an index names every tensor
 _INDEX = ".safetensors.index.json"
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 def read_bytes_of(source: "str | Memory", offset: int, nbytes: int) -> bytes:
@@ -155,14 +155,12 @@ def _find_files(folder: Path) -> tuple[list[Path], _Index | None]:
 
 
 def _no_weights(folder: Path, names: Iterable[str], stems: Sequence[str]) -> InputError:
-    pickles = [name for name in names if name.endswith(_PICKLES)]
+    pickles = [name for name in names if name.endswith(PICKLES)]
     if stems:
         return InputError(f"{folder}: {stems[0]} is an adapter, not a model; give the base model's folder and --lora {folder}")
     if pickles:
         return InputError(
-            f"{folder}: {pickles[0]} is a pickle, which runs code when it is opened, so it is never read; "
-            "get the *.safetensors of this model, or convert it where you trust it: "
-            "torch.load(..., weights_only=True), then safetensors.torch.save_file"
+            f"{folder}: {pickles[0]} is a pickle, which runs code when it is opened, so it is never read; {INSTEAD_OF_PICKLE}"
         )
     return InputError(f"{folder}: no *.safetensors; expected a checkpoint folder as save_pretrained writes it")
 
