@@ -4,15 +4,16 @@ import os
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantrs.errors import InputError, UsageError
-from quantrs.open_model import open_model
 from quantrs.options import QuantizeOptions
-from quantrs.pipeline import quantize_gguf, write_gguf
+from quantrs.pipeline import opened, write_gguf
 from quantrs.progress import Watcher
+from quantrs.schemes import FLOATS
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -24,8 +25,6 @@ __all__ = ["DEFAULT_SHARD_BYTES", "convert"]
 
 DEFAULT_SHARD_BYTES = 5 * 10**9
 """As ``save_pretrained`` cuts its files."""
-
-_FLOATS = ("F32", "F16", "BF16")
 
 
 def convert(
@@ -72,43 +71,40 @@ def convert(
         Reading or writing failed. What is done so far is kept for `resume`.
     """
     started = time.perf_counter()
-    if to is not None and to.upper() not in _FLOATS:
-        raise UsageError(f"to: found {to!r}, expected one of {', '.join(_FLOATS)}; quantize writes the other types")
+    if to is not None and to.upper() not in FLOATS:
+        raise UsageError(f"to: found {to!r}, expected one of {', '.join(FLOATS)}; quantize writes the other types")
     watcher = watcher or Watcher()
     to_gguf = os.fspath(dst).lower().endswith(".gguf")
-    if (Path(src) / "adapter_config.json").is_file():
-        source, lora = _adapter(Path(src), base, to_gguf), ()
-    elif base is not None:
-        raise UsageError(f"{src}: --base is for adapters, but there is no adapter_config.json; leave it out")
-    elif lora:
-        if not to_gguf:
+    if not (Path(src) / "adapter_config.json").is_file():
+        if base is not None:
+            raise UsageError(f"{src}: --base is for adapters, but there is no adapter_config.json; leave it out")
+        if lora and not to_gguf:
             raise UsageError("--lora: adapters are added when a GGUF file is written; give DST a name that ends in .gguf")
-        source = open_model(src, to_run=True)
+        model = opened(os.fspath(src), Path(dst), pre=pre, arch=arch, lora=lora)
     else:
-        source = open_model(src, pre=pre, arch=arch)
-    to = (to or _usual_type(source)).upper()
-    if to_gguf:
-        options = QuantizeOptions(to=to, allow_requantize=True, keep_shapes=True, pre=pre, arch=arch, lora=tuple(lora))
-        if lora:
-            return quantize_gguf(src, dst, options, threads=threads, force=force, resume=resume, measure=False, watcher=watcher)
-        return write_gguf(
-            source, Path(dst), options, started=started, threads=threads, force=force, resume=resume, measure=False, watcher=watcher
-        )
-    if Path(src).is_dir():
-        raise InputError(f"{src}: is a checkpoint folder already, and {dst} would be one; give DST a name that ends in .gguf")
-    from quantrs.huggingface.write_folder import write_folder
+        model = nullcontext(_adapter(Path(src), base, to_gguf))
+    with model as source:
+        to = (to or _usual_type(source)).upper()
+        if to_gguf:
+            options = QuantizeOptions(to=to, allow_requantize=True, keep_shapes=True, pre=pre, arch=arch, lora=tuple(lora))
+            return write_gguf(
+                source, Path(dst), options, started=started, threads=threads, force=force, resume=resume, measure=False, watcher=watcher
+            )
+        if Path(src).is_dir():
+            raise InputError(f"{src}: is a checkpoint folder already, and {dst} would be one; give DST a name that ends in .gguf")
+        from quantrs.huggingface.write_folder import write_folder
 
-    return write_folder(
-        source,
-        Path(dst),
-        to=to,
-        max_shard_bytes=max_shard_bytes,
-        started=started,
-        threads=threads,
-        force=force,
-        resume=resume,
-        watcher=watcher,
-    )
+        return write_folder(
+            source,
+            Path(dst),
+            to=to,
+            max_shard_bytes=max_shard_bytes,
+            started=started,
+            threads=threads,
+            force=force,
+            resume=resume,
+            watcher=watcher,
+        )
 
 
 def _adapter(folder: Path, base: "str | PathLike[str] | None", to_gguf: bool) -> "Gguf":
@@ -127,5 +123,5 @@ def _usual_type(source: "Gguf") -> str:
     weights: Counter[str] = Counter()
     for tensor in source.tensors:
         if len(tensor.dims) > 1:
-            weights[tensor.type_name if tensor.type_name in _FLOATS else "F16"] += prod(tensor.dims)
+            weights[tensor.type_name if tensor.type_name in FLOATS else "F16"] += prod(tensor.dims)
     return weights.most_common(1)[0][0] if weights else "F32"

@@ -8,6 +8,7 @@ from quantrs.errors import InputError, QuantrsError
 from quantrs.families import graph_of
 from quantrs.hardware import Device, Kind, find_devices, usable_bytes
 from quantrs.memory import KV_TYPES, buffer_bytes, kv_cache_bytes
+from quantrs.schemes import FLOATS
 
 if TYPE_CHECKING:
     from quantrs._native import Gguf
@@ -108,7 +109,7 @@ class RunningMemory:
         if self.graph is None or self.n_ctx is None:
             return None, plan.file_bytes
         matrices = [tensor.target_type for tensor in plan.tensors if tensor.n_rows > 1 and tensor.name.startswith("blk.")]
-        has_floats = sum(name in ("F32", "F16", "BF16") for name in matrices) > len(matrices) / 2
+        has_floats = sum(name in FLOATS for name in matrices) > len(matrices) / 2
         buffers = self.request.batch * buffer_bytes(self.graph, self.n_ctx, float_weights=has_floats)
         return buffers, plan.file_bytes + (self.kv_bytes[self.request.kv_type] or 0) + buffers
 

@@ -32,7 +32,7 @@ def parse_lora(text: str) -> tuple[str, float]:
 
 
 def scratch_path(dst: Path) -> Path:
-    """Where the adapted weights lie while `dst` is written; it is kept with unfinished work."""
+    """Where the adapted weights lie while `dst` is written."""
     return dst.with_name(f".{dst.name}.quantrs-lora")
 
 

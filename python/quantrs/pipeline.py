@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from quantrs.journal import Job, Record
     from quantrs.plan import TensorPlan
 
-__all__ = ["carry_out", "quantize_checkpoint", "quantize_gguf", "write_gguf"]
+__all__ = ["carry_out", "opened", "quantize_checkpoint", "quantize_gguf", "write_gguf"]
 
 
 def quantize_checkpoint(
@@ -158,18 +158,19 @@ def quantize_gguf(
 ) -> Report:
     """`quantize_checkpoint` with its options as one record."""
     started = time.perf_counter()
-    with _opened(os.fspath(src), options, Path(dst)) as source:
+    with opened(os.fspath(src), Path(dst), pre=options.pre, arch=options.arch, lora=options.lora) as source:
         return write_gguf(
             source, Path(dst), options, started=started, threads=threads, force=force, resume=resume, measure=measure, watcher=watcher
         )
 
 
-def _opened(src: str, options: QuantizeOptions, dst: Path) -> "AbstractContextManager[_native.Gguf]":
-    if options.lora:
+def opened(src: str, dst: Path, *, pre: str | None, arch: str | None, lora: Sequence[str]) -> "AbstractContextManager[_native.Gguf]":
+    """The source of a job that writes `dst`, for as long as the block runs."""
+    if lora:
         from quantrs.lora_source import open_with_lora
 
-        return open_with_lora(src, options.lora, dst, pre=options.pre)
-    return nullcontext(open_model(src, pre=options.pre, arch=options.arch))
+        return open_with_lora(src, lora, dst, pre=pre)
+    return nullcontext(open_model(src, pre=pre, arch=arch))
 
 
 def write_gguf(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ALIASES",
     "FILE_TYPES",
+    "FLOATS",
     "FileType",
     "file_type",
     "is_quantized",
@@ -88,6 +89,8 @@ ALIASES: dict[str, str] = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 
 _BY_NAME = {row.name: row for row in FILE_TYPES}
 _BY_ID = {row.id: row for row in FILE_TYPES if row.id is not None}
+FLOATS = ("F32", "F16", "BF16")
+"""Types that hold a model's weights unquantized."""
 _UNQUANTIZED = frozenset({"F32", "F16", "BF16", "F64", "I8", "I16", "I32", "I64"})
 _ACTIVATIONS_ONLY = frozenset({"Q8_1", "Q8_K"})  # made while computing; no model file holds them
 
@@ -163,4 +166,4 @@ def row_bytes(type_name: str, n_cols: int) -> int:
 
 
 def _is_target(type_name: str) -> bool:
-    return type_name not in _ACTIVATIONS_ONLY and (is_quantized(type_name) or type_name in ("F32", "F16", "BF16"))
+    return type_name not in _ACTIVATIONS_ONLY and (is_quantized(type_name) or type_name in FLOATS)

@@ -12,7 +12,7 @@ from quantrs.fitting import BestTypes, Fits, RunningMemory, SizeRequest, best_ty
 from quantrs.open_model import open_model
 from quantrs.options import QuantizeOptions
 from quantrs.plan import Plan
-from quantrs.schemes import FILE_TYPES, is_quantized, tensor_types, writable
+from quantrs.schemes import FILE_TYPES, FLOATS, is_quantized, tensor_types, writable
 
 if TYPE_CHECKING:
     from quantrs._native import Gguf
@@ -173,7 +173,7 @@ def size_of_parameters(n_parameters: int) -> ParameterSizes:
     """
     types = []
     for row in tensor_types().values():
-        if row.name in ("F32", "F16", "BF16") or (is_quantized(row.name) and row.name not in ("Q8_1", "Q8_K")):
+        if row.name in FLOATS or (is_quantized(row.name) and row.name not in ("Q8_1", "Q8_K")):
             bits = 8 * row.block_bytes / row.block_len
             types.append(TensorTypeRow(row.name, bits, _gigabytes(n_parameters, bits), writable(row.name)))
     types.sort(key=lambda row: -row.bits_per_weight)

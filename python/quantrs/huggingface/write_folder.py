@@ -13,7 +13,7 @@ from quantrs.huggingface.disassemble import disassemble
 from quantrs.options import QuantizeOptions
 from quantrs.pipeline import carry_out
 from quantrs.plan import Plan, PlannedFile, TensorPlan
-from quantrs.schemes import row_bytes
+from quantrs.schemes import FLOATS, row_bytes
 from quantrs.tokenization.to_huggingface import tokenizer_files
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ __all__ = ["write_folder"]
 
 _INDEX = "model.safetensors.index.json"
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*")
-_FLOATS = ("F32", "F16", "BF16")
 
 
 def write_folder(
@@ -77,23 +76,26 @@ class _Shard:
     """One safetensors file to be."""
 
     def __init__(self) -> None:
-        self.tensors: list[tuple[_native.TensorInfo, str]] = []
-        self.nbytes = 0
+        self.tensors: list[tuple[_native.TensorInfo, str, int]] = []
+        """Each with the type that it becomes, and its bytes in that."""
         self.name = ""
 
-    def add(self, tensor: _native.TensorInfo, target: str, nbytes: int) -> None:
-        self.tensors.append((tensor, target))
-        self.nbytes += nbytes
+    @property
+    def nbytes(self) -> int:
+        """Of all tensors."""
+        return sum(nbytes for _, _, nbytes in self.tensors)
 
 
 def _shards(tensors: Sequence[_native.TensorInfo], to: str, max_shard_bytes: int) -> list[_Shard]:
-    shards = [_Shard()]
+    shards, filled = [_Shard()], 0
     for tensor in tensors:
         target = _target_type(tensor, to)
         nbytes = row_bytes(target, tensor.dims[0]) * prod(tensor.dims[1:])
-        if shards[-1].tensors and shards[-1].nbytes + nbytes > max_shard_bytes:
+        if shards[-1].tensors and filled + nbytes > max_shard_bytes:
             shards.append(_Shard())
-        shards[-1].add(tensor, target, nbytes)
+            filled = 0
+        shards[-1].tensors.append((tensor, target, nbytes))
+        filled += nbytes
     for number, shard in enumerate(shards, 1):
         shard.name = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
     return shards
@@ -101,7 +103,7 @@ def _shards(tensors: Sequence[_native.TensorInfo], to: str, max_shard_bytes: int
 
 def _target_type(tensor: _native.TensorInfo, to: str) -> str:
     """Vectors stay as they are: they are small, and rounding them would lose what the file holds."""
-    if len(tensor.dims) == 1 and tensor.type_name in _FLOATS:
+    if len(tensor.dims) == 1 and tensor.type_name in FLOATS:
         return tensor.type_name
     return to
 
@@ -109,14 +111,14 @@ def _target_type(tensor: _native.TensorInfo, to: str) -> str:
 def _index(shards: Sequence[_Shard]) -> dict[str, object]:
     return {
         "metadata": {"total_size": sum(shard.nbytes for shard in shards)},
-        "weight_map": {tensor.name: shard.name for shard in shards for tensor, _ in shard.tensors},
+        "weight_map": {tensor.name: shard.name for shard in shards for tensor, _, _ in shard.tensors},
     }
 
 
 def _plan(shards: Sequence[_Shard], dst: Path, to: str, model: _native.Gguf) -> Plan:
     files = []
     for shard in shards:
-        rows = [(tensor.name, target, tuple(reversed(tensor.dims))) for tensor, target in shard.tensors]
+        rows = [(tensor.name, target, tuple(reversed(tensor.dims))) for tensor, target, _ in shard.tensors]
         header, offsets = _native.safetensors_header(rows, {"format": "pt"})
         planned = [
             TensorPlan(
@@ -125,12 +127,12 @@ def _plan(shards: Sequence[_Shard], dst: Path, to: str, model: _native.Gguf) -> 
                 source_type=tensor.type_name or "",
                 target_type=target,
                 why="convert",
-                nbytes=row_bytes(target, tensor.dims[0]) * prod(tensor.dims[1:]),
+                nbytes=nbytes,
                 offset=offset,
                 imatrix_name=None,
                 source=tensor,
             )
-            for (tensor, target), offset in zip(shard.tensors, offsets, strict=True)
+            for (tensor, target, nbytes), offset in zip(shard.tensors, offsets, strict=True)
         ]
         planned.sort(key=lambda tensor: tensor.offset)
         files.append(PlannedFile(path=str(dst / shard.name), header=header, tensors=tuple(planned), file_bytes=len(header) + shard.nbytes))
