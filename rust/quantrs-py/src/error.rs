@@ -10,6 +10,7 @@ use quantrs_engine::EngineError;
 use quantrs_formats::FormatError;
 use quantrs_kernels::KernelError;
 use quantrs_simd::LevelError;
+use quantrs_solvers::SolverError;
 
 struct Classes {
     base: Py<PyType>,
@@ -74,6 +75,7 @@ pub(crate) enum Error {
     Level(LevelError),
     Kernel(KernelError),
     Engine(EngineError),
+    Solver(SolverError),
 }
 
 impl From<Error> for PyErr {
@@ -93,6 +95,7 @@ impl From<Error> for PyErr {
                 Error::Block(error) => (&classes.input, error.to_string()),
                 Error::Level(error) => (&classes.input, error.to_string()),
                 Error::Kernel(error) => (&classes.input, error.to_string()),
+                Error::Solver(error) => (&classes.input, error.to_string()),
                 Error::Format(error) => (of_format(error), error.to_string()),
                 Error::Convert(error) | Error::Engine(EngineError::Read(error)) => {
                     let class = match error {
@@ -142,5 +145,6 @@ from!(
     ConvertError => Convert,
     LevelError => Level,
     KernelError => Kernel,
-    EngineError => Engine
+    EngineError => Engine,
+    SolverError => Solver
 );
