@@ -258,6 +258,18 @@ class Gguf:
         InputError
             A tensor's parts do not make it up, or lie outside their source.
         """
+    def selected(
+        self,
+        names: Sequence[str],
+        sources: Sequence[_Path | tuple[str, NDArray[np.uint8]]] = ...,
+        tensors: Sequence[AssembledTensor] = ...,
+        /,
+    ) -> Gguf:
+        """A model of the tensors `names` of this one, and of further `tensors`, with the same key/values.
+
+        Parts of further tensors count the further `sources` on after those of this model. Errors as `assembled`, and for a name that
+        the model lacks.
+        """
     is_assembled: bool
     version: int
     alignment: int
@@ -484,6 +496,12 @@ class Engine:
         """
     def block_forward(self, block: int, x: NDArray[np.float32], /) -> NDArray[np.float32]:
         """One block alone over hidden states ``[n, n_embd]``, as the first tokens of a context. Empties the context."""
+    def block_trace(
+        self, block: int, x: NDArray[np.float32], tensors: Sequence[str], /
+    ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32]]:
+        """`block_forward`, keeping inputs of linears as `trace` does: these, and what leaves the block."""
+    def embed(self, ids: Sequence[int], /) -> NDArray[np.float32]:
+        """What goes into the first block, for the first tokens of a context: ``[n, n_embd]``. Empties the context."""
     def trace(self, ids: Sequence[int], *, tensors: Sequence[str], hidden: bool = False) -> dict[str, NDArray[np.float32]]:
         """`forward`, keeping inputs of linears by tensor name ``[n, in_features]``, and with `hidden` what goes into each block.
 

@@ -9,6 +9,8 @@ use quantrs_kernels::{Attention, KvCache, KvShape, RopeTable, for_rows};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Block {
+    /// `blk.3`, as its tensors say: a model may consist of some blocks of another.
+    pub(crate) name: String,
     attn_norm: Option<Norm>,
     n_heads: usize,
     pub(crate) kv_shape: KvShape,
@@ -67,6 +69,7 @@ impl Block {
         let AttentionSpec { n_heads, n_kv_heads, k_dim, v_dim, window, scale, soft_cap, .. } = spec.attention;
         let attention = &spec.attention;
         Ok(Block {
+            name: attention.out.tensor.splitn(3, '.').take(2).collect::<Vec<_>>().join("."),
             attn_norm: norm(&spec.attn_norm)?,
             n_heads,
             kv_shape: KvShape { n_kv_heads, k_dim, v_dim },

@@ -235,6 +235,17 @@ impl Engine {
         Ok(())
     }
 
+    /// What goes into the first block, for the first tokens of a context: `[n, n_embd]`. The context is empty afterwards.
+    ///
+    /// # Errors
+    /// No tokens, an id outside the vocabulary, more tokens than the context holds, or a value that is not finite.
+    pub fn embeddings(&mut self, tokens: &[u32]) -> Result<Vec<f32>, EngineError> {
+        self.truncate(0);
+        self.check(tokens)?;
+        self.embed(tokens)?;
+        Ok(std::mem::take(&mut self.x))
+    }
+
     /// `x` becomes the embeddings of the tokens.
     fn embed(&mut self, tokens: &[u32]) -> Result<(), EngineError> {
         let Engine { model, settings, x, pool, .. } = self;
@@ -266,7 +277,7 @@ impl Engine {
         }
         let run = Run { pool, level: settings.level, maps: &model.maps, precision: settings.precision };
         model.blocks[i].run(&run, ropes, &mut caches[i], x, scratch, watch);
-        self.check_finite(|| format!("blk.{i}"))
+        self.check_finite(|| self.model.blocks[i].name.clone())
     }
 
     /// The norm and the output matrix for the tokens whose values begin at `first` of `x`.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::error::{FormatError, Result};
 use crate::ggml_types::GgmlType;
+use crate::gguf::TensorInfo;
 use crate::sources::Source;
 
 /// How values of a part are stored: a ggml type, or one of those that only other containers have.
@@ -148,8 +149,24 @@ pub struct AssembledTensor {
 }
 
 impl AssembledTensor {
+    /// The tensor of a model, once it is checked against the model's sources.
+    pub(crate) fn placed(&self, sources: &[Source], sizes: &[u64]) -> Result<TensorInfo> {
+        let nbytes = self.check(sources, sizes)?;
+        // There is one: a tensor has at least one row.
+        let first = self.assembly.parts[0];
+        Ok(TensorInfo {
+            name: self.name.clone(),
+            dims: self.dims.clone(),
+            type_id: self.ggml_type.id,
+            offset: first.offset,
+            nbytes,
+            file: first.source,
+            assembly: Some(self.assembly.clone()),
+        })
+    }
+
     /// Check that the parts make up the tensor and lie within their sources; returns the tensor's bytes.
-    pub(crate) fn check(&self, sources: &[Source], sizes: &[u64]) -> Result<u64> {
+    fn check(&self, sources: &[Source], sizes: &[u64]) -> Result<u64> {
         let fail = |found: &dyn fmt::Display, expected: String| {
             let (what, found) = (format!("tensor '{}'", self.name), found.to_string());
             Err(FormatError::Edit { what, found, expected })

@@ -7,7 +7,7 @@ use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray2};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use quantrs_engine::spec::GraphSpec;
-use quantrs_engine::{Compared, Event, Model, Settings, Wanted};
+use quantrs_engine::{Compared, EngineError, Event, Model, Settings, Wanted};
 use quantrs_kernels::{KvType, Precision};
 use quantrs_simd::Level;
 use std::collections::BTreeMap;
@@ -29,7 +29,48 @@ fn token_ids(ids: Vec<i64>) -> Result<Vec<u32>, Error> {
 }
 
 /// Inputs and hidden states by name: values, and how many there are per token.
-type Traced = BTreeMap<String, (Vec<f32>, usize)>;
+#[derive(Default)]
+struct Traced {
+    values: BTreeMap<String, (Vec<f32>, usize)>,
+    /// The first linear whose input is not finite.
+    not_finite: Option<String>,
+}
+
+impl Traced {
+    fn keep(&mut self, name: String, x: &[f32], n_cols: usize) {
+        if self.not_finite.is_none() && !x.iter().all(|x| x.is_finite()) {
+            self.not_finite = Some(name.clone());
+        }
+        self.values.entry(name).or_insert_with(|| (Vec::new(), n_cols)).0.extend_from_slice(x);
+    }
+
+    /// Keep the input of a linear if it is one of `tensors`.
+    fn keep_input(&mut self, event: Event<'_>, tensors: &[String]) {
+        let Event::LinearInput { tensor, expert, x, n_cols } = event else { return };
+        if tensors.iter().any(|t| t == tensor) {
+            self.keep(expert.map_or_else(|| tensor.to_owned(), |e| format!("{tensor}[{e}]")), x, n_cols);
+        }
+    }
+
+    /// The error names the first tensor of these whose input was not finite, in place of the block.
+    fn precise(&mut self, error: EngineError) -> EngineError {
+        match (error, self.not_finite.take()) {
+            (EngineError::NotFinite { .. }, Some(tensor)) => {
+                EngineError::NotFinite { place: format!("input of {tensor}") }
+            }
+            (error, _) => error,
+        }
+    }
+
+    fn into_dict(self, py: Python<'_>) -> Result<Bound<'_, PyDict>, Error> {
+        let dict = PyDict::new(py);
+        for (name, (values, n_cols)) in self.values {
+            let n_rows = values.len() / n_cols;
+            dict.set_item(name, rows(py, values, n_rows)?).map_err(|e| Error::Input(e.to_string()))?;
+        }
+        Ok(dict)
+    }
+}
 
 /// -ln of the model's and the reference's probabilities, divergences, and whether the likeliest token is the same.
 type Comparison<'py> =
@@ -208,6 +249,29 @@ impl Engine {
         rows(py, x, n_rows)
     }
 
+    #[pyo3(signature = (block, x, tensors, /))]
+    fn block_trace<'py>(
+        &self,
+        py: Python<'py>,
+        block: usize,
+        x: PyReadonlyArray2<'_, f32>,
+        tensors: Vec<String>,
+    ) -> Result<(Bound<'py, PyDict>, Bound<'py, PyArray2<f32>>), Error> {
+        let n_rows = x.as_array().nrows();
+        let mut x: Vec<f32> = x.as_array().iter().copied().collect();
+        let mut traced = Traced::default();
+        py.detach(|| self.lock().block_forward(block, &mut x, &mut |event| traced.keep_input(event, &tensors)))
+            .map_err(|error| traced.precise(error))?;
+        Ok((traced.into_dict(py)?, rows(py, x, n_rows)?))
+    }
+
+    #[pyo3(signature = (ids, /))]
+    fn embed<'py>(&self, py: Python<'py>, ids: Vec<i64>) -> Result<Bound<'py, PyArray2<f32>>, Error> {
+        let ids = token_ids(ids)?;
+        let x = py.detach(|| self.lock().embeddings(&ids))?;
+        rows(py, x, ids.len())
+    }
+
     #[pyo3(signature = (ids, *, tensors, hidden=false))]
     fn trace<'py>(
         &self,
@@ -217,28 +281,17 @@ impl Engine {
         hidden: bool,
     ) -> Result<Bound<'py, PyDict>, Error> {
         let ids = token_ids(ids)?;
-        let mut traced = Traced::new();
-        let mut keep = |name: String, x: &[f32], n_cols: usize| {
-            traced.entry(name).or_insert_with(|| (Vec::new(), n_cols)).0.extend_from_slice(x);
-        };
+        let mut traced = Traced::default();
         py.detach(|| {
             let mut engine = self.lock();
             let n_embd = engine.model().n_embd();
             let mut out = vec![0.0; engine.output_len(ids.len(), Wanted::Last)];
             engine.forward(&ids, Wanted::Last, &mut out, &mut |event| match event {
-                Event::LinearInput { tensor, expert, x, n_cols } if tensors.iter().any(|t| t == tensor) => {
-                    keep(expert.map_or_else(|| tensor.to_owned(), |e| format!("{tensor}[{e}]")), x, n_cols);
-                }
-                Event::Hidden { block, x } if hidden => keep(format!("blk.{block}"), x, n_embd),
-                _ => {}
+                Event::Hidden { block, x } if hidden => traced.keep(format!("blk.{block}"), x, n_embd),
+                event => traced.keep_input(event, &tensors),
             })
         })?;
-        let dict = PyDict::new(py);
-        for (name, (values, n_cols)) in traced {
-            let n_rows = values.len() / n_cols;
-            dict.set_item(name, rows(py, values, n_rows)?).map_err(|e| Error::Input(e.to_string()))?;
-        }
-        Ok(dict)
+        traced.into_dict(py)
     }
 }
 

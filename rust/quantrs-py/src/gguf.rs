@@ -161,6 +161,19 @@ impl Gguf {
         Gguf::new(py, py.detach(|| quantrs_formats::Gguf::assembled(&header, sources, tensors)).map_err(Error::from)?)
     }
 
+    #[pyo3(signature = (names, sources=vec![], tensors=vec![], /))]
+    fn selected(
+        &self,
+        py: Python<'_>,
+        names: Vec<String>,
+        sources: Vec<NewSource<'_>>,
+        tensors: Vec<PyRef<'_, AssembledTensor>>,
+    ) -> PyResult<Gguf> {
+        let sources = sources.into_iter().map(NewSource::into_source).collect::<Result<Vec<_>, _>>()?;
+        let tensors: Vec<_> = tensors.iter().map(|t| t.inner.clone()).collect();
+        Gguf::new(py, py.detach(|| self.inner.selected(&names, sources, &tensors)).map_err(Error::from)?)
+    }
+
     #[getter]
     fn is_assembled(&self) -> bool {
         self.inner.is_assembled()

@@ -9,7 +9,7 @@ mod tensors;
 mod value;
 mod writer;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 pub use encode::NewValue;
@@ -74,23 +74,42 @@ impl Gguf {
                 let (found, expected) = ("the name a second time".into(), "unique names".into());
                 return Err(FormatError::Edit { what, found, expected });
             }
-            let nbytes = tensor.check(&sources, &sizes)?;
-            // There is one: a tensor has at least one row.
-            let first = tensor.assembly.parts[0];
-            infos.push(TensorInfo {
-                name: tensor.name.clone(),
-                dims: tensor.dims.clone(),
-                type_id: tensor.ggml_type.id,
-                offset: first.offset,
-                nbytes,
-                file: first.source,
-                assembly: Some(tensor.assembly.clone()),
-            });
+            infos.push(tensor.placed(&sources, &sizes)?);
         }
         let path = sources.first().map(|s| PathBuf::from(s.name())).unwrap_or_default();
         let bytes = header.to_bytes();
         let files = vec![GgufFile::parse(bytes.as_slice(), &path)?];
         Ok(Self { files, sources, source_bytes: sizes.iter().sum(), tensors: infos, assembled: true })
+    }
+
+    /// A model of some tensors of this one, where they lie, and of `added` ones, whose parts count `sources` on after those of this
+    /// one; with the same key/values.
+    ///
+    /// # Errors
+    /// [`FormatError`]: a name that this model lacks or that comes twice, or what [`assembled`](Self::assembled) refuses.
+    pub fn selected(&self, names: &[String], sources: Vec<Source>, added: &[AssembledTensor]) -> Result<Self> {
+        let all: HashMap<&str, &TensorInfo> = self.tensors.iter().map(|t| (t.name.as_str(), t)).collect();
+        let fail = |name: &str, found: &str, expected: &str| FormatError::Edit {
+            what: format!("tensor '{name}'"),
+            found: found.into(),
+            expected: expected.into(),
+        };
+        let mut tensors = Vec::with_capacity(names.len() + added.len());
+        for name in names {
+            let tensor = all.get(name.as_str()).ok_or_else(|| fail(name, "no such tensor", "one of the model's"))?;
+            tensors.push((*tensor).clone());
+        }
+        let sources = [self.sources.clone(), sources].concat();
+        let sizes = sources.iter().map(Source::size).collect::<Result<Vec<u64>>>()?;
+        for tensor in added {
+            tensors.push(tensor.placed(&sources, &sizes)?);
+        }
+        let mut seen = HashSet::new();
+        if let Some(twice) = tensors.iter().find(|t| !seen.insert(t.name.as_str())) {
+            return Err(fail(&twice.name, "the name a second time", "unique names"));
+        }
+        let source_bytes = sizes.iter().sum();
+        Ok(Self { files: self.files.clone(), sources, source_bytes, tensors, assembled: true })
     }
 
     /// Whether it was assembled, and exists as no file.
