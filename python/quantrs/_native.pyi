@@ -35,9 +35,11 @@ __all__ = [
     "levels",
     "matmul",
     "matmul_i8",
+    "pack_codes",
     "read_bandwidth",
     "row_errors",
     "safetensors_header",
+    "unpack_codes",
 ]
 
 _Path = str | PathLike[str]
@@ -140,6 +142,24 @@ def row_errors(
     threads: int | None = None,
 ) -> tuple[float, float, float]:
     """(sum of squared differences, sum of squared reference values, largest absolute difference), summed in float64 in row order."""
+
+def pack_codes(codes: NDArray[np.uint8], bits: int, *, threads: int | None = None) -> NDArray[np.int32]:
+    """Codes ``[n_rows, n_cols]`` as one little-endian stream of bits per row: words ``[n_rows, ceil(n_cols * bits / 32)]``.
+
+    Raises
+    ------
+    InputError
+        Bits are not 2 to 8, or a code does not fit (row and column named).
+    """
+
+def unpack_codes(words: NDArray[np.int32], bits: int, n_cols: int, *, threads: int | None = None) -> NDArray[np.uint8]:
+    """Inverse of `pack_codes`: words ``[n_rows, ceil(n_cols * bits / 32)]`` to codes ``[n_rows, n_cols]``.
+
+    Raises
+    ------
+    InputError
+        Bits are not 2 to 8, or `n_cols` codes do not take as many words as a row has.
+    """
 
 def matmul(
     packed: NDArray[np.uint8],

@@ -3,6 +3,7 @@
 //! Each worker takes the next chunk of rows, reads it at its place, converts it and writes it at its place, so the source and
 //! the result need no order and no queue. Chunks do not depend on the number of threads; nor does anything written.
 
+mod bit_stream;
 mod chunks;
 mod progress;
 mod reader;
@@ -10,6 +11,7 @@ mod stored;
 mod tensor;
 mod writeback;
 
+pub use bit_stream::{PackError, pack_row, pack_rows, unpack_row, unpack_rows, words_per_row};
 pub use progress::Progress;
 pub use reader::{ReadBuffers, TensorReader};
 pub use tensor::{Written, check_tensor, write_tensor};

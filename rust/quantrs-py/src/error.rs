@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple, PyType};
 use quantrs_blocks::BlockError;
-use quantrs_convert::ConvertError;
+use quantrs_convert::{ConvertError, PackError};
 use quantrs_engine::EngineError;
 use quantrs_formats::FormatError;
 use quantrs_kernels::KernelError;
@@ -72,6 +72,7 @@ pub(crate) enum Error {
     Block(BlockError),
     Format(FormatError),
     Convert(ConvertError),
+    Pack(PackError),
     Level(LevelError),
     Kernel(KernelError),
     Engine(EngineError),
@@ -93,6 +94,7 @@ impl From<Error> for PyErr {
             let (class, message) = match &error {
                 Error::Input(message) => (&classes.input, message.clone()),
                 Error::Block(error) => (&classes.input, error.to_string()),
+                Error::Pack(error) => (&classes.input, error.to_string()),
                 Error::Level(error) => (&classes.input, error.to_string()),
                 Error::Kernel(error) => (&classes.input, error.to_string()),
                 Error::Solver(error) => (&classes.input, error.to_string()),
@@ -143,6 +145,7 @@ from!(
     BlockError => Block,
     FormatError => Format,
     ConvertError => Convert,
+    PackError => Pack,
     LevelError => Level,
     KernelError => Kernel,
     EngineError => Engine,

@@ -9,6 +9,7 @@ mod files;
 mod gguf;
 mod imatrix;
 mod matmul;
+mod packing;
 mod safetensors;
 
 use pyo3::prelude::*;
@@ -27,6 +28,8 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(arrays::row_errors, m)?)?;
     m.add_function(wrap_pyfunction!(matmul::matmul, m)?)?;
     m.add_function(wrap_pyfunction!(matmul::matmul_i8, m)?)?;
+    m.add_function(wrap_pyfunction!(packing::pack_codes, m)?)?;
+    m.add_function(wrap_pyfunction!(packing::unpack_codes, m)?)?;
     m.add_class::<gguf::Gguf>()?;
     m.add_class::<gguf::GgufHeader>()?;
     m.add_class::<gguf::TensorInfo>()?;
