@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         QuantrsWarning,
         UsageError,
     )
+    from quantrs.group_quantized import GroupQuantized, quantize_groups
     from quantrs.huggingface.export import export_gguf
     from quantrs.pipeline import quantize_checkpoint
     from quantrs.report import Report
@@ -44,6 +45,7 @@ __all__ = [
     "Checkpoint",
     "FileError",
     "FormatError",
+    "GroupQuantized",
     "InputError",
     "QuantizedArray",
     "QuantrsError",
@@ -59,6 +61,7 @@ __all__ = [
     "open",
     "quantize",
     "quantize_checkpoint",
+    "quantize_groups",
     "types",
 ]
 
@@ -69,6 +72,7 @@ _HOMES = {
     "Checkpoint": "checkpoint",
     "FileError": "errors",
     "FormatError": "errors",
+    "GroupQuantized": "group_quantized",
     "InputError": "errors",
     "QuantizedArray": "arrays",
     "QuantrsError": "errors",
@@ -84,6 +88,7 @@ _HOMES = {
     "open": "checkpoint",
     "quantize": "arrays",
     "quantize_checkpoint": "pipeline",
+    "quantize_groups": "group_quantized",
     "types": "block_types",
 }
 

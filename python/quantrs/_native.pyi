@@ -36,6 +36,7 @@ __all__ = [
     "matmul",
     "matmul_i8",
     "pack_codes",
+    "quantize_groups",
     "read_bandwidth",
     "row_errors",
     "safetensors_header",
@@ -249,6 +250,23 @@ class AssembledTensor:
     type_name: str
     parts: list[Part]
     add: float
+
+def quantize_groups(
+    w: NDArray[np.float32],
+    *,
+    bits: int,
+    group_size: int,
+    symmetric: bool,
+    rule: str = "gptq",
+    scale_type: str = "f32",
+    mse: float | None = None,
+    min_zero: int = 0,
+    threads: int | None = None,
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
+    """Round w ``[out, in]`` to grids: codes ``[out, in]``, scales and zero points ``[out, n_groups]``.
+
+    `rule`: ``gptq``, ``gptq-wide``, ``minmax`` or ``awq``; `scale_type`: ``f32``, ``f16`` or ``bf16``.
+    """
 
 @final
 class Gguf:

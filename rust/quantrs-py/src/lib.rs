@@ -11,6 +11,7 @@ mod imatrix;
 mod matmul;
 mod packing;
 mod safetensors;
+mod solvers;
 
 use pyo3::prelude::*;
 
@@ -30,6 +31,7 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(matmul::matmul_i8, m)?)?;
     m.add_function(wrap_pyfunction!(packing::pack_codes, m)?)?;
     m.add_function(wrap_pyfunction!(packing::unpack_codes, m)?)?;
+    m.add_function(wrap_pyfunction!(solvers::quantize_groups, m)?)?;
     m.add_class::<gguf::Gguf>()?;
     m.add_class::<gguf::GgufHeader>()?;
     m.add_class::<gguf::TensorInfo>()?;
