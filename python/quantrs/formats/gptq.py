@@ -32,7 +32,8 @@ __all__ = ["GPTQ", "LayerRule", "check_shape", "find_layers", "pack_layer", "qua
 _BITS = (2, 3, 4, 8)
 _MAX_GROUP_SIZE = 1 << 20
 _VERSIONS = {"gptq": 1, "gptq_v2": 2}
-_NEURAL_COMPRESSOR = ("scale_bf16_to_fp8",)
+_NEURAL_COMPRESSOR = "scale_bf16_to_fp8"
+"""A tensor that Intel Neural Compressor alone writes; its zero points wrap instead of borrowing."""
 
 
 def check_shape(name: str, out_features: int, in_features: int, *, bits: int, group_size: int) -> None:
@@ -238,7 +239,8 @@ def _find_layer(tensors: LayerTensors, settings: _Settings) -> QuantizedLayer:
         zeros=qzeros,
         g_idx=g_idx,
         zero_offset=1 if settings.version == 1 else 0,
-        others=tensors.names(_NEURAL_COMPRESSOR),
+        zeros_wrap=bits == 3 or tensors.maybe(_NEURAL_COMPRESSOR) is not None,
+        others=tensors.names([_NEURAL_COMPRESSOR]),
     )
 
 
@@ -259,11 +261,11 @@ def unpack_layer(layer: QuantizedLayer, read: "Callable[[HfTensor], NDArray[np.g
 
     if layer.zeros is None:
         raise ValueError("a GPTQ layer has zero points")
-    version = 1 if layer.zero_offset else 2
+    version, words = 1 if layer.zero_offset else 2, read(layer.zeros).astype(np.int32, copy=False)
     return GroupQuantized(
         codes=unpack_down(read(layer.codes).astype(np.int32, copy=False), layer.bits, layer.in_features),
         scales=np.ascontiguousarray(read(layer.scales).astype(np.float32).T),
-        zeros=unpack_gptq_zeros(read(layer.zeros).astype(np.int32, copy=False), layer.bits, layer.out_features, version=version),
+        zeros=unpack_gptq_zeros(words, layer.bits, layer.out_features, version=version, wrap=layer.zeros_wrap),
         g_idx=read_g_idx(layer, read),
         bits=layer.bits,
         group_size=layer.group_size,

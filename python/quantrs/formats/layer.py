@@ -58,7 +58,9 @@ class QuantizedLayer:
     global_scale: HfTensor | None = None
     """float32, one value; of ``nvfp4``."""
     zero_offset: int = 0
-    """1 where stored zero points are one too small (GPTQ v1): added to whole words for 2, 4 and 8 bits, modulo 8 to each for 3."""
+    """1 where stored zero points are one too small (GPTQ v1)."""
+    zeros_wrap: bool = False
+    """How the 1 was taken: from every zero point alone, modulo ``2^bits``, or (False) from whole words, where a 0 borrows from the next."""
     block_rows: int = 1
     """Outputs that share a scale; `out_features` when there is one for all."""
     others: tuple[str, ...] = ()

@@ -62,12 +62,13 @@ def pack_gptq_zeros(zeros: "Codes", bits: int, *, version: int) -> "Words":
     return words
 
 
-def unpack_gptq_zeros(words: "Words", bits: int, n_out: int, *, version: int) -> "Codes":
-    """Inverse of `pack_gptq_zeros`: zero points ``[n_out, n_groups]``."""
-    if version == 1 and bits in _ONES:
+def unpack_gptq_zeros(words: "Words", bits: int, n_out: int, *, version: int, wrap: bool | None = None) -> "Codes":
+    """Inverse of `pack_gptq_zeros`: zero points ``[n_out, n_groups]``; `wrap` if each was made smaller alone whatever the bits."""
+    wrap = bits not in _ONES if wrap is None else wrap
+    if version == 1 and not wrap:
         words = (words.view(np.uint32) + np.uint32(_ONES[bits])).view(np.int32)
     along = _native.unpack_codes(np.ascontiguousarray(words), bits, n_out)
-    if version == 1 and bits not in _ONES:
+    if version == 1 and wrap:
         along = (along + np.uint8(1)) & np.uint8((1 << bits) - 1)
     return np.ascontiguousarray(along.T)
 
