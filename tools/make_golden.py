@@ -124,6 +124,17 @@ def save_npz(target: Path, arrays: dict[str, NDArray[np.generic]]) -> None:
 
 
 SETS = {
+    "awq": GoldenSet(
+        Origin(
+            tool="autoawq 0.2.9 on torch 2.13.0 (CPU), its backup of the weights replaced by real copies",
+            commit="autoawq 0.2.9",
+            flags="as index.json lists them for each case",
+            seed="none needed: the inputs are stored",
+            licence="constructed data: same as quantrs",
+        ),
+        lambda folder: [folder / "algorithm.npz", folder / "index.json"],
+        copy_file,
+    ),
     "family_logits": GoldenSet(
         Origin(
             tool="libllama over the models of tests/family_models.py, by tools/make_family_logits.py and tools/dump_logits.cpp",
@@ -167,6 +178,17 @@ SETS = {
         ),
         lambda folder: sorted(folder.glob("*.gguf")),
         copy_hf_gguf,
+    ),
+    "inc": GoldenSet(
+        Origin(
+            tool="neural-compressor-pt 3.10 on torch 2.13.0 (CPU, one thread): TorchSmoothQuant.transform",
+            commit="neural-compressor-pt 3.10",
+            flags="alpha 0, 0.3, 0.5, 0.8 and 1; with and without folding",
+            seed="none needed: the inputs are stored",
+            licence="constructed data: same as quantrs",
+        ),
+        lambda folder: [folder / "smoothquant.npz"],
+        copy_file,
     ),
     "llama_quantize": GoldenSet(
         Origin(

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from quantrs._native import __version__
     from quantrs.arrays import ArrayError, QuantizedArray, matmul_i8, quantize
+    from quantrs.awq import AwqScales, awq_clip, awq_search, clamp_groups
     from quantrs.block_types import BlockType, types
     from quantrs.checkpoint import Checkpoint, Tensor, open
     from quantrs.conversion import convert
@@ -37,9 +38,11 @@ if TYPE_CHECKING:
     from quantrs.huggingface.export import export_gguf
     from quantrs.pipeline import quantize_checkpoint
     from quantrs.report import Report
+    from quantrs.smoothquant import smooth_scales
 
 __all__ = [
     "ArrayError",
+    "AwqScales",
     "BlockType",
     "Cancelled",
     "Checkpoint",
@@ -55,6 +58,9 @@ __all__ = [
     "Tensor",
     "UsageError",
     "__version__",
+    "awq_clip",
+    "awq_search",
+    "clamp_groups",
     "convert",
     "export_gguf",
     "matmul_i8",
@@ -62,11 +68,13 @@ __all__ = [
     "quantize",
     "quantize_checkpoint",
     "quantize_groups",
+    "smooth_scales",
     "types",
 ]
 
 _HOMES = {
     "ArrayError": "arrays",
+    "AwqScales": "awq",
     "BlockType": "block_types",
     "Cancelled": "errors",
     "Checkpoint": "checkpoint",
@@ -82,6 +90,9 @@ _HOMES = {
     "Tensor": "checkpoint",
     "UsageError": "errors",
     "__version__": "_native",
+    "awq_clip": "awq",
+    "awq_search": "awq",
+    "clamp_groups": "awq",
     "convert": "conversion",
     "export_gguf": "huggingface.export",
     "matmul_i8": "arrays",
@@ -89,6 +100,7 @@ _HOMES = {
     "quantize": "arrays",
     "quantize_checkpoint": "pipeline",
     "quantize_groups": "group_quantized",
+    "smooth_scales": "smoothquant",
     "types": "block_types",
 }
 

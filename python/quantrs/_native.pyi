@@ -27,6 +27,8 @@ __all__ = [
     "TensorInfo",
     "TensorWritten",
     "__version__",
+    "awq_clip",
+    "awq_search",
     "block_formats",
     "check_tensor",
     "convert_rows",
@@ -40,6 +42,7 @@ __all__ = [
     "read_bandwidth",
     "row_errors",
     "safetensors_header",
+    "smooth_scales",
     "unpack_codes",
 ]
 
@@ -191,6 +194,48 @@ def matmul_i8(
     threads: int | None = None,
 ) -> None:
     """``out[i, j] = sum over l of a[i, l] * b[j, l]``; a: ``[m, k]``, b: ``[n, k]``, out: ``[m, n]``, all C-contiguous."""
+
+def awq_search(
+    weights: Sequence[NDArray[np.float32]],
+    x: NDArray[np.float32],
+    x_mean: NDArray[np.float32],
+    *,
+    outputs: str,
+    bits: int,
+    group_size: int,
+    symmetric: bool,
+    duo_scaling: bool,
+    n_grid: int,
+    rule: str = "awq",
+    scale_type: str = "f32",
+    scale_of: NDArray[np.uint32] | None = None,
+    threads: int | None = None,
+) -> tuple[int, NDArray[np.float32], NDArray[np.float64]]:
+    """Index of the best ratio, its scales ``[in_features]`` and all losses ``[n_grid]``; see `quantrs.awq_search`.
+
+    `outputs` is ``"gram"`` where x is ``2/T X^T X``, ``"linear"``, or the activation of a gated MLP.
+    """
+
+def awq_clip(
+    w: NDArray[np.float32],
+    x: NDArray[np.float32],
+    *,
+    is_gram: bool,
+    bits: int,
+    group_size: int,
+    symmetric: bool,
+    n_grid: int,
+    n_steps: int,
+    rule: str = "awq",
+    scale_type: str = "f32",
+    threads: int | None = None,
+) -> NDArray[np.float32]:
+    """Thresholds ``[out_features, n_groups]``; see `quantrs.awq_clip`."""
+
+def smooth_scales(
+    x_max: NDArray[np.float32], weights: Sequence[NDArray[np.float32]], *, alpha: float = 0.5, threads: int | None = None
+) -> NDArray[np.float32]:
+    """Scales ``[in_features]``; see `quantrs.smooth_scales`."""
 
 @final
 class TensorInfo:

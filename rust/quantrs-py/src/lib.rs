@@ -2,6 +2,7 @@
 
 mod arrays;
 mod assembly;
+mod awq;
 mod cpu;
 mod engine;
 mod error;
@@ -32,6 +33,9 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(packing::pack_codes, m)?)?;
     m.add_function(wrap_pyfunction!(packing::unpack_codes, m)?)?;
     m.add_function(wrap_pyfunction!(solvers::quantize_groups, m)?)?;
+    m.add_function(wrap_pyfunction!(awq::awq_search, m)?)?;
+    m.add_function(wrap_pyfunction!(awq::awq_clip, m)?)?;
+    m.add_function(wrap_pyfunction!(awq::smooth_scales, m)?)?;
     m.add_class::<gguf::Gguf>()?;
     m.add_class::<gguf::GgufHeader>()?;
     m.add_class::<gguf::TensorInfo>()?;

@@ -11,11 +11,11 @@ use quantrs_solvers::{Grid, GroupCodes, Rule, ScaleType};
 /// Codes, scales and zero points as arrays.
 type Arrays<'py> = (Bound<'py, PyArray2<u8>>, Bound<'py, PyArray2<f32>>, Bound<'py, PyArray2<u8>>);
 
-fn contiguous<T>(what: &str, slice: Result<T, impl Sized>) -> Result<T, Error> {
+pub(crate) fn contiguous<T>(what: &str, slice: Result<T, impl Sized>) -> Result<T, Error> {
     slice.map_err(|_| Error::Input(format!("{what} is not C-contiguous; pass numpy.ascontiguousarray of it")))
 }
 
-fn named<T: Copy>(what: &str, name: &str, table: &[(&str, T)]) -> Result<T, Error> {
+pub(crate) fn named<T: Copy>(what: &str, name: &str, table: &[(&str, T)]) -> Result<T, Error> {
     table.iter().find(|(known, _)| *known == name).map(|(_, value)| *value).ok_or_else(|| {
         let known: Vec<_> = table.iter().map(|(known, _)| *known).collect();
         Error::Input(format!("{what}: found {name:?}, expected one of {}", known.join(", ")))
@@ -34,7 +34,7 @@ pub(crate) fn scale_type_named(name: &str) -> Result<ScaleType, Error> {
 }
 
 /// Columns in a group: all of them for -1.
-fn checked_group_size(group_size: i64, in_features: usize) -> Result<usize, Error> {
+pub(crate) fn checked_group_size(group_size: i64, in_features: usize) -> Result<usize, Error> {
     if group_size == -1 {
         return Ok(in_features);
     }
