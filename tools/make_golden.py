@@ -79,8 +79,60 @@ def hf_files(folder: Path) -> Iterable[Path]:
     yield from sorted(path for path in folder.glob("tiny-*/*") if path.suffix in (".json", ".safetensors"))
 
 
+LAYER = "model.layers.0.self_attn.k_proj."
+"""The linear layer that is kept of quantized checkpoints, and of the one that they were made from."""
+
+
+def checkpoint_files(folder: Path) -> Iterable[Path]:
+    """Bit orders, and of each quantized checkpoint settings and weights."""
+    yield folder / "packing.npz"
+    for checkpoint in sorted(folder.glob("tiny_llama_*")):
+        yield from (checkpoint / "config.json", checkpoint / "model.safetensors")
+
+
+def gptq_files(folder: Path) -> Iterable[Path]:
+    """As `checkpoint_files`, with the list of cases."""
+    yield folder / "packing_index.json"
+    yield from checkpoint_files(folder)
+
+
+def copy_checkpoint(source: Path, target: Path) -> None:
+    """Copy one file; of safetensors files one linear layer, as ``layer.safetensors``; of arrays not what follows from others."""
+    if source.suffix == ".safetensors":
+        copy_layer(source, target.with_name("layer.safetensors"))
+    elif source.name == "packing.npz":
+        with np.load(source) as arrays:
+            save_npz(target, {key: arrays[key] for key in arrays.files if not follows_from_others(key)})
+    else:
+        shutil.copyfile(source, target)
+
+
+def follows_from_others(key: str) -> bool:
+    """Products of packed layers, and most dequantized ones."""
+    case, _, name = key.rpartition(".")
+    return (
+        name in ("fake_quant_f16", "y_f32", "bias") or key == "x" or (name == "dequant" and case.startswith("b") and "_g128_" not in case)
+    )
+
+
+def copy_layer(source: Path, target: Path) -> None:
+    """Copy the tensors of `LAYER` into a safetensors file of their own."""
+    data = source.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    header, kept, parts, end = json.loads(data[8:start]), {}, [], 0
+    for name in sorted(name for name in header if name.startswith(LAYER)):
+        first, last = header[name]["data_offsets"]
+        parts.append(data[start + first : start + last])
+        kept[name] = header[name] | {"data_offsets": [end, end + last - first]}
+        end += last - first
+    text = json.dumps(kept, separators=(",", ":")).encode()
+    target.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(parts))
+
+
 def copy_hf(source: Path, target: Path) -> None:
-    """Copy one file of a checkpoint; of most safetensors files the header alone, as ``.header``."""
+    """Copy one file of a checkpoint; of most safetensors files the header alone, as ``.header``; of tiny-llama also a layer."""
+    if source.suffix == ".safetensors" and source.parent.name == "tiny-llama":
+        copy_layer(source, target.with_suffix(".layer"))
     if source.suffix != ".safetensors" or source.parent.name in WITH_WEIGHTS:
         shutil.copyfile(source, target)
         return
@@ -132,8 +184,19 @@ SETS = {
             seed="none needed: the inputs are stored",
             licence="constructed data: same as quantrs",
         ),
-        lambda folder: [folder / "algorithm.npz", folder / "index.json"],
-        copy_file,
+        lambda folder: [folder / "algorithm.npz", folder / "index.json", *checkpoint_files(folder)],
+        copy_checkpoint,
+    ),
+    "compressed_tensors": GoldenSet(
+        Origin(
+            tool="compressed-tensors 0.19.0 through llmcompressor 0.14.0.1 on torch 2.13.0 (CPU)",
+            commit="llmcompressor 0.14.0.1",
+            flags="schemes as in config.json; round to nearest, lm_head kept",
+            seed="none needed: the layer's source is hf/tiny-llama/model.layer",
+            licence="constructed data: same as quantrs",
+        ),
+        checkpoint_files,
+        copy_checkpoint,
     ),
     "family_logits": GoldenSet(
         Origin(
@@ -156,6 +219,17 @@ SETS = {
         ),
         ggml_files,
         copy_ggml,
+    ),
+    "gptq": GoldenSet(
+        Origin(
+            tool="gptqmodel 7.7.0 on torch 2.13.0 (CPU)",
+            commit="gptqmodel 7.7.0",
+            flags="damp 0.01, block 128, no mse search; the rest as packing_index.json lists it for each case",
+            seed="none needed: the inputs are stored",
+            licence="constructed data: same as quantrs",
+        ),
+        gptq_files,
+        copy_checkpoint,
     ),
     "hf": GoldenSet(
         Origin(
@@ -181,13 +255,13 @@ SETS = {
     ),
     "inc": GoldenSet(
         Origin(
-            tool="neural-compressor-pt 3.10 on torch 2.13.0 (CPU, one thread): TorchSmoothQuant.transform",
+            tool="neural-compressor-pt 3.10 on torch 2.13.0 (CPU, one thread): TorchSmoothQuant.transform, RTNConfig",
             commit="neural-compressor-pt 3.10",
-            flags="alpha 0, 0.3, 0.5, 0.8 and 1; with and without folding",
+            flags="smoothquant: alpha 0, 0.3, 0.5, 0.8 and 1, with and without folding; woq: as the keys say",
             seed="none needed: the inputs are stored",
             licence="constructed data: same as quantrs",
         ),
-        lambda folder: [folder / "smoothquant.npz"],
+        lambda folder: [folder / "smoothquant.npz", folder / "woq.npz"],
         copy_file,
     ),
     "llama_quantize": GoldenSet(

@@ -29,14 +29,15 @@ if TYPE_CHECKING:
 
     Read = Callable[[HfTensor], NDArray[np.generic]]
 
-__all__ = ["COMPRESSED_TENSORS", "check_shape", "find_layers", "pack_fp8", "pack_layer", "unpack_layer"]
+__all__ = ["COMPRESSED_TENSORS", "FP4_VALUES", "check_shape", "find_layers", "pack_fp8", "pack_layer", "unpack_layer"]
 
 _FLOATS = ("BF16", "F16", "F32")
 _OF_ACTIVATIONS = (
     *("input_scale", "input_zero_point", "input_global_scale", "output_scale", "output_zero_point"),
     *("q_scale", "k_scale", "v_scale", "q_zero_point", "k_zero_point", "v_zero_point"),
 )
-_FP4_VALUES = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
+FP4_VALUES = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
+"""By code: sign, then two bits of exponent and one of mantissa."""
 
 
 def check_shape(name: str, in_features: int, *, bits: int, group_size: int) -> None:
@@ -329,7 +330,7 @@ def _read_zeros(layer: QuantizedLayer, read: "Read", middle: np.uint8) -> "NDArr
 def _values(layer: QuantizedLayer, read: "Read") -> "NDArray[np.float32]":
     codes, scales = read(layer.codes), _read_scales(layer, read)
     if layer.kind in ("nvfp4", "mxfp4"):
-        return _FP4_VALUES[unpack_nibbles(codes.view(np.uint8))] * _spread(scales, layer)
+        return FP4_VALUES[unpack_nibbles(codes.view(np.uint8))] * _spread(scales, layer)
     values = codes.astype(np.float32)
     if layer.zeros is not None:
         values -= _spread(np.atleast_2d(read(layer.zeros).astype(np.float32)), layer)
