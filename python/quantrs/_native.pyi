@@ -277,12 +277,69 @@ class Part:
             ``as_stored``; ``halves_to_pairs``: within each of `n_heads` groups of d rows, stored row ``j * d / 2 + i`` is row ``2 * i + j``
             of the tensor; ``pairs_to_halves``: the inverse; ``transposed``: what is stored is ``[n_cols, n_rows]``.
         """
+    @staticmethod
+    def packed(
+        codes: str,
+        at: tuple[int, int],
+        n_rows: int,
+        *,
+        scales: tuple[int, int],
+        scale_type: str,
+        group_size: int,
+        bits: int = 8,
+        group_rows: int = 1,
+        scales_transposed: bool = False,
+        divisor: tuple[int, int] | None = None,
+        zeros: str = "middle",
+        zeros_at: tuple[int, int] | None = None,
+        g_idx: tuple[int, int] | None = None,
+        order: str = "as_stored",
+        n_heads: int = 0,
+    ) -> Part:
+        """Describe rows of a quantized linear: ``w[row, col] = (code - zero) * scale``, zero and scale being those of the row and of the
+        column's group.
+
+        A place is the index of a source and the first byte in it. Rows are outputs; words have 32 bits and hold codes as one stream, the
+        first in the lowest bits.
+
+        Parameters
+        ----------
+        codes
+            ``rows``: words ``[n_rows, ceil(n_cols * bits / 32)]``; ``columns``: words ``[n_cols * bits / 32, n_rows]``, as GPTQ has them;
+            ``awq``: words ``[n_cols, n_rows / 8]`` of 4 bits, output ``8 * i + j`` in nibble ``[0, 4, 1, 5, 2, 6, 3, 7][j]``; ``i8``,
+            ``f8_e4m3``: bytes ``[n_rows, n_cols]``; ``f4_e2m1``: bytes ``[n_rows, n_cols / 2]``, the even column in the low half.
+        at
+            Where they begin.
+        scales, scale_type
+            Where ``[ceil(n_rows / group_rows), n_groups]`` scales begin, and what each is: ``F32``, ``F16``, ``BF16``, ``F8_E4M3``, or
+            ``F8_E8M0``, an exponent plus 127.
+        group_size, group_rows
+            Columns and rows that share a scale; the last group may be smaller.
+        bits
+            2 to 8, of ``rows`` and ``columns``.
+        scales_transposed
+            What is stored is ``[n_groups, n_rows]``.
+        divisor
+            Where one float32 is that divides all scales.
+        zeros, zeros_at
+            ``middle``: ``2 ** (bits - 1)`` of unsigned codes, else 0. Or kind and place: ``columns``: words
+            ``[n_groups, n_rows * bits / 32]``; ``columns_minus_one``: the same, with one subtracted from each (2, 4 and 8 bits: from the word, borrowing); ``awq``: words
+            ``[n_groups, n_rows / 8]``; ``rows``: words ``[ceil(n_rows * bits / 32), n_groups]``; ``i8``: bytes ``[n_rows, n_groups]``.
+        g_idx
+            Where int32 ``[n_cols]`` begins: the group of every column; without it that is ``col // group_size``.
+        order, n_heads
+            As above, but for ``transposed``.
+        """
     source: int
     offset: int
     stored: str
+    """The type; of a packed part how its codes lie."""
     n_rows: int
     order: str
     n_heads: int
+    is_packed: bool
+    places: list[tuple[int, int]]
+    """Where everything that it needs begins: source and byte, the values or codes first."""
 
 @final
 class AssembledTensor:
@@ -378,6 +435,18 @@ class Gguf:
         """Number of elements of an array value, without decoding it; None when absent or not an array."""
     tensors: list[TensorInfo]
     """In file order."""
+    def containing_types(self) -> list[list[str]]:
+        """For each tensor the block types that hold the very values of its packed parts, the smallest first; none for other tensors.
+
+        Scales and zero points are read, codes are not.
+
+        Raises
+        ------
+        FileError
+            A source cannot be read.
+        FormatError
+            A scale is not finite, or a group out of range.
+        """
     def header(self) -> GgufHeader:
         """A copy of version, alignment and all key/values (raw bytes kept) to edit; no tensors."""
 

@@ -76,7 +76,7 @@ def _data_offsets(source: "_native.Gguf") -> Iterator[tuple[str, int]]:
     names = source.sources
     for tensor in source.tensors:
         if tensor.parts:
-            yield from ((names[part.source], part.offset) for part in tensor.parts)
+            yield from ((names[source], offset) for part in tensor.parts for source, offset in part.places)
         else:
             yield tensor.file, tensor.offset
 

@@ -201,7 +201,7 @@ fn gather<const BITS: usize>(x: u64) -> u64 {
 
 /// The inverse; bits from `8 * BITS` on are ignored.
 #[inline(always)]
-fn scatter<const BITS: usize>(x: u64) -> u64 {
+pub(crate) fn scatter<const BITS: usize>(x: u64) -> u64 {
     let gap = 8 - BITS;
     let four = (1u64 << (4 * BITS)) - 1;
     let two = ((1u64 << (2 * BITS)) - 1) * 0x0000_0001_0000_0001;

@@ -5,6 +5,8 @@
 
 mod bit_stream;
 mod chunks;
+mod contained;
+mod packed;
 mod progress;
 mod reader;
 mod stored;
@@ -12,6 +14,7 @@ mod tensor;
 mod writeback;
 
 pub use bit_stream::{PackError, pack_row, pack_rows, unpack_row, unpack_rows, words_per_row};
+pub use contained::containing_types;
 pub use progress::Progress;
 pub use reader::{ReadBuffers, TensorReader};
 pub use tensor::{Written, check_tensor, write_tensor};
@@ -34,6 +37,18 @@ pub enum ConvertError {
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] FormatError),
+    /// What lies beside the codes of a quantized linear makes no sense.
+    #[error("{name}: {what}: found {found}, expected {expected}")]
+    Packed {
+        /// The tensor.
+        name: String,
+        /// Scales, zero points, groups.
+        what: &'static str,
+        /// What is there.
+        found: String,
+        /// What should be.
+        expected: String,
+    },
     /// [`Progress::cancel`] was called.
     #[error("cancelled")]
     Cancelled,

@@ -1,9 +1,11 @@
 //! A tensor's bytes in its own type, wherever its rows lie and however they are stored.
 
 use crate::ConvertError;
+use crate::contained::Contained;
+use crate::packed::{Grid, held_codes};
 use crate::stored::Decoder;
 use quantrs_blocks::{BlockError, BlockFormat, Chunk, Converter, Place, Scratch, by_id, by_name};
-use quantrs_formats::{OpenSources, Part, RowOrder, TensorInfo};
+use quantrs_formats::{At, OpenSources, Packed, Part, RowOrder, Stored, TensorInfo, Values};
 use quantrs_simd::Level;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -34,18 +36,55 @@ struct PartReader {
     rows: Range<usize>,
     /// Of a stored row, after it was transposed where that is asked for.
     row_bytes: usize,
-    /// All of it, where stored rows are columns.
+    /// All of it row by row, where stored rows are columns.
     transposed: Option<Vec<u8>>,
-    /// None where the bytes are the tensor's already.
-    conversion: Option<Conversion>,
+    conversion: Conversion,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Conversion {
-    decoder: Decoder,
-    add: f32,
-    /// From float32; None where that is the tensor's type.
-    encoder: Option<Converter<'static>>,
+#[derive(Debug)]
+enum Conversion {
+    /// The bytes are the tensor's already.
+    Same,
+    /// Codes become blocks of the same values.
+    Blocks(Grid, Contained),
+    /// Through float32.
+    Values {
+        source: Source,
+        add: f32,
+        /// From float32; None where that is the tensor's type.
+        encoder: Option<Converter<'static>>,
+    },
+}
+
+/// Where values in float32 come from.
+#[derive(Debug)]
+enum Source {
+    Stored(Decoder),
+    Packed(Grid),
+}
+
+impl PartReader {
+    /// Where in a stored row a column begins.
+    fn byte_of(&self, col: usize) -> usize {
+        match (&self.part.values, &self.conversion) {
+            (Values::Stored(stored), _) => col / stored.block_len as usize * stored.block_bytes as usize,
+            (_, Conversion::Blocks(grid, _) | Conversion::Values { source: Source::Packed(grid), .. }) => {
+                grid.byte_of(col)
+            }
+            _ => unreachable!("a packed part has a grid"),
+        }
+    }
+
+    /// Which stored row becomes row `row` of the part.
+    fn stored_row(&self, row: usize) -> usize {
+        match self.part.order.n_heads() as usize {
+            0 => row,
+            n_heads => {
+                let d = self.rows.len() / n_heads;
+                row / d * d + stored_row(self.part.order, d, row % d)
+            }
+        }
+    }
 }
 
 /// Buffers of one worker, reused from read to read.
@@ -53,6 +92,7 @@ struct Conversion {
 pub struct ReadBuffers {
     rows: Vec<u8>,
     stored: Vec<u8>,
+    codes: Vec<u8>,
     values: Vec<f32>,
     scratch: Scratch,
 }
@@ -120,27 +160,71 @@ impl<'a> TensorReader<'a> {
     }
 
     fn part(&self, part: &Part, first: usize, add: f32) -> Result<PartReader, ConvertError> {
-        let named = |source: BlockError| ConvertError::Values { name: self.info.name.clone(), source };
-        let same = part.stored.type_id == Some(self.info.type_id) && add == 0.0;
-        let conversion = if same {
-            None
-        } else {
-            let f32_format = by_name("F32").expect("the registry has it");
-            let encoder = (self.format.id != f32_format.id)
-                .then(|| Converter::new(self.level, f32_format, self.format, self.n_rows, self.n_cols, None));
-            let decoder = Decoder::of(part.stored).map_err(named)?;
-            Some(Conversion { decoder, add, encoder: encoder.transpose().map_err(named)? })
-        };
-        let row_bytes = self.n_cols / part.stored.block_len as usize * part.stored.block_bytes as usize;
         let rows = first..first + part.n_rows as usize;
-        let transposed =
-            (part.order == RowOrder::Transposed).then(|| self.read_transposed(part, row_bytes)).transpose()?;
+        match &part.values {
+            Values::Stored(stored) => self.stored_part(part, *stored, rows, add),
+            Values::Packed(packed) => self.packed_part(part, packed, rows, add),
+        }
+    }
+
+    fn stored_part(
+        &self,
+        part: &Part,
+        stored: Stored,
+        rows: Range<usize>,
+        add: f32,
+    ) -> Result<PartReader, ConvertError> {
+        let named = |source: BlockError| ConvertError::Values { name: self.info.name.clone(), source };
+        let same = stored.type_id == Some(self.info.type_id) && add == 0.0;
+        let conversion = if same {
+            Conversion::Same
+        } else {
+            let source = Source::Stored(Decoder::of(stored).map_err(named)?);
+            Conversion::Values { source, add, encoder: self.encoder()? }
+        };
+        let row_bytes = self.n_cols / stored.block_len as usize * stored.block_bytes as usize;
+        let transposed = (part.order == RowOrder::Transposed)
+            .then(|| self.read_transposed(part, stored.block_bytes as usize, row_bytes))
+            .transpose()?;
         Ok(PartReader { part: *part, rows, row_bytes, transposed, conversion })
     }
 
+    fn packed_part(
+        &self,
+        part: &Part,
+        packed: &Packed,
+        rows: Range<usize>,
+        add: f32,
+    ) -> Result<PartReader, ConvertError> {
+        let (name, n_cols) = (&self.info.name, self.n_cols);
+        let grid = Grid::read(name, self.sources, packed, rows.len(), n_cols)?;
+        let row_bytes = grid.row_bytes();
+        let conversion = match Contained::by_name(self.format.name) {
+            Some(block) if block.holds(&grid, n_cols) => Conversion::Blocks(grid, block),
+            Some(block) => {
+                let (what, found) = ("codes and scales", "a grid of other values".to_owned());
+                let expected = format!("one that {} contains; decode it to F32", block.name());
+                return Err(ConvertError::Packed { name: name.clone(), what, found, expected });
+            }
+            None => Conversion::Values { source: Source::Packed(grid), add, encoder: self.encoder()? },
+        };
+        let at = At { source: part.source, offset: part.offset };
+        let transposed = held_codes(self.sources, packed, at, rows.len(), n_cols)?;
+        Ok(PartReader { part: *part, rows, row_bytes, transposed, conversion })
+    }
+
+    /// From float32 to the tensor's type; None where that is the same.
+    fn encoder(&self) -> Result<Option<Converter<'static>>, ConvertError> {
+        let f32_format = by_name("F32").expect("the registry has it");
+        (self.format.id != f32_format.id)
+            .then(|| Converter::new(self.level, f32_format, self.format, self.n_rows, self.n_cols, None))
+            .transpose()
+            .map_err(|source| ConvertError::Values { name: self.info.name.clone(), source })
+    }
+
     /// All values of a part, rows and columns exchanged.
-    fn read_transposed(&self, part: &Part, row_bytes: usize) -> Result<Vec<u8>, ConvertError> {
-        let (nbytes, n_rows) = (part.stored.block_bytes as usize, part.n_rows as usize);
+    fn read_transposed(&self, part: &Part, nbytes: usize, row_bytes: usize) -> Result<Vec<u8>, ConvertError> {
+        let n_rows = part.n_rows as usize;
         let mut stored = vec![0; n_rows * row_bytes];
         self.read_stretch(part.source, part.offset, &mut stored)?;
         let mut out = vec![0; stored.len()];
@@ -213,17 +297,43 @@ impl<'a> TensorReader<'a> {
         out: &mut [u8],
         buffers: &mut ReadBuffers,
     ) -> Result<(), ConvertError> {
-        let ReadBuffers { rows, stored, values, scratch } = buffers;
-        let Some(Conversion { decoder, add, encoder }) = &part.conversion else {
+        let ReadBuffers { rows, stored, codes, values, scratch } = buffers;
+        if let Conversion::Same = part.conversion {
             return self.gather(part, span, out, rows);
+        }
+        let row_bytes = part.byte_of(span.cols.end) - part.byte_of(span.cols.start);
+        let stored = sized(stored, span.rows.len() * row_bytes);
+        self.gather(part, span, stored, rows)?;
+        let (source, add, encoder) = match &part.conversion {
+            Conversion::Same => return Ok(()),
+            Conversion::Blocks(grid, block) => {
+                let codes = sized(codes, span.cols.len());
+                let n_bytes = out.len() / span.rows.len();
+                for ((row, stored), out) in
+                    span.rows.clone().zip(stored.chunks_exact(row_bytes)).zip(out.chunks_exact_mut(n_bytes))
+                {
+                    grid.unpack(stored, codes);
+                    block.encode(grid, part.stored_row(row), span.cols.clone(), codes, out);
+                }
+                return Ok(());
+            }
+            Conversion::Values { source, add, encoder } => (source, add, encoder),
         };
         let n_values = span.rows.len() * span.cols.len();
-        let n_bytes = n_values / part.part.stored.block_len as usize * part.part.stored.block_bytes as usize;
-        let stored = sized(stored, n_bytes);
-        self.gather(part, span, stored, rows)?;
         values.resize(n_values.max(values.len()), 0.0);
         let values = &mut values[..n_values];
-        decoder.decode(self.level, stored, values);
+        match source {
+            Source::Stored(decoder) => decoder.decode(self.level, stored, values),
+            Source::Packed(grid) => {
+                let codes = sized(codes, span.cols.len());
+                for ((row, stored), out) in
+                    span.rows.clone().zip(stored.chunks_exact(row_bytes)).zip(values.chunks_exact_mut(span.cols.len()))
+                {
+                    grid.unpack(stored, codes);
+                    grid.decode(part.stored_row(row), span.cols.clone(), codes, out);
+                }
+            }
+        }
         if *add != 0.0 {
             values.iter_mut().for_each(|v| *v += add);
         }
@@ -245,24 +355,23 @@ impl<'a> TensorReader<'a> {
 
     /// Stored bytes of a span, in the tensor's row order.
     fn gather(&self, part: &PartReader, span: &Span, out: &mut [u8], buffer: &mut Vec<u8>) -> Result<(), ConvertError> {
-        let stored = part.part.stored;
-        let bytes_of = |n_values: usize| n_values / stored.block_len as usize * stored.block_bytes as usize;
-        let row_bytes = part.row_bytes;
-        if let Some(all) = &part.transposed {
-            let from = span.rows.start * row_bytes + bytes_of(span.cols.start);
-            out.copy_from_slice(&all[from..from + out.len()]);
-            return Ok(());
-        }
+        let (first_byte, row_bytes) = (part.byte_of(span.cols.start), part.row_bytes);
         let read = |row: usize, out: &mut [u8]| {
-            let at = part.part.offset + (row * row_bytes + bytes_of(span.cols.start)) as u64;
-            self.sources.read_at(part.part.source, at, out)
+            let from = row * row_bytes + first_byte;
+            match &part.transposed {
+                Some(all) => {
+                    out.copy_from_slice(&all[from..from + out.len()]);
+                    Ok(())
+                }
+                None => self.sources.read_at(part.part.source, part.part.offset + from as u64, out),
+            }
         };
         let n_heads = part.part.order.n_heads() as usize;
         if n_heads == 0 {
             return Ok(read(span.rows.start, out)?);
         }
         let d = part.rows.len() / n_heads;
-        let place = |row: usize| row / d * d + stored_row(part.part.order, d, row % d);
+        let place = |row: usize| part.stored_row(row);
         if span.rows.len() == 1 {
             return Ok(read(place(span.rows.start), out)?);
         }
@@ -303,7 +412,7 @@ impl<'a> TensorReader<'a> {
 ///
 /// A square of values goes through a small buffer: it is read in stretches and written in stretches, and no power of two between
 /// rows makes them share lines of the cache.
-fn transpose<const N: usize>(stored: &[u8], n_rows: usize, n_cols: usize, out: &mut [u8]) {
+pub(crate) fn transpose<const N: usize>(stored: &[u8], n_rows: usize, n_cols: usize, out: &mut [u8]) {
     let row_bytes = n_cols * N;
     out.par_chunks_mut(TILE * row_bytes).enumerate().for_each_init(
         || vec![[0; N]; TILE * TILE],
@@ -356,7 +465,7 @@ pub(crate) fn sized(buffer: &mut Vec<u8>, n: usize) -> &mut [u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quantrs_formats::{AssembledTensor, Assembly, GgmlType, Gguf, Header, Source, Stored};
+    use quantrs_formats::{AssembledTensor, Assembly, GgmlType, Gguf, Header, Source};
     use std::sync::Arc;
 
     const N_COLS: usize = 256;
@@ -368,7 +477,8 @@ mod tests {
     }
 
     fn part(offset: u64, stored: &str, n_rows: usize, order: RowOrder) -> Part {
-        Part { source: 0, offset, stored: Stored::by_name(stored).unwrap(), n_rows: n_rows as u64, order }
+        let values = Values::Stored(Stored::by_name(stored).unwrap());
+        Part { source: 0, offset, values, n_rows: n_rows as u64, order }
     }
 
     fn model(bytes: Vec<u8>, type_name: &str, n_rows: usize, parts: Vec<Part>, add: f32) -> Gguf {

@@ -68,7 +68,7 @@ impl Decoder {
 /// Sign, 4 bits of exponent (bias 7), 3 of mantissa; no infinities, 0x7f and 0xff are NaN.
 ///
 /// Source    "FP8 Formats for Deep Learning", Micikevicius et al. 2022, table 1
-fn f8_e4m3(b: u8) -> f32 {
+pub(crate) fn f8_e4m3(b: u8) -> f32 {
     let (exponent, mantissa) = (b >> 3 & 15, f32::from(b & 7));
     let magnitude = match (exponent, b & 7) {
         (15, 7) => f32::NAN,

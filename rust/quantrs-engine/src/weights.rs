@@ -5,7 +5,7 @@ use crate::maps::{Maps, Place};
 use crate::spec::{LinearSpec, NormKind, NormSpec};
 use quantrs_blocks::{BlockFormat, by_id, with_threads};
 use quantrs_convert::TensorReader;
-use quantrs_formats::{Gguf, OpenSources, RowOrder, TensorInfo};
+use quantrs_formats::{Gguf, OpenSources, RowOrder, TensorInfo, Values};
 use quantrs_kernels::{Form, Matrix, Precision, norms};
 use quantrs_simd::Level;
 use std::cell::RefCell;
@@ -82,7 +82,7 @@ impl<'a> Tensors<'a> {
             assembly.parts.len() == 1
                 && assembly.add == 0.0
                 && part.order == RowOrder::AsStored
-                && part.stored.type_id == Some(info.type_id)
+                && matches!(part.values, Values::Stored(stored) if stored.type_id == Some(info.type_id))
         });
         if !in_place {
             return Ok(Place::Owned(self.copy(info)?));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::error::{FormatError, Result};
 use crate::ggml_types::GgmlType;
 use crate::gguf::TensorInfo;
+use crate::packed::{At, Packed, Stretch};
 use crate::sources::Source;
 
 /// How values of a part are stored: a ggml type, or one of those that only other containers have.
@@ -111,6 +112,15 @@ impl RowOrder {
     }
 }
 
+/// How the values of a part lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Values {
+    /// Row after row of one type.
+    Stored(Stored),
+    /// As codes, with scales elsewhere.
+    Packed(Packed),
+}
+
 /// Rows that lie together in one source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
@@ -119,11 +129,53 @@ pub struct Part {
     /// Of the first byte, from the start of the source.
     pub offset: u64,
     /// How the values are stored.
-    pub stored: Stored,
+    pub values: Values,
     /// Rows of the tensor.
     pub n_rows: u64,
     /// Where they go.
     pub order: RowOrder,
+}
+
+impl Part {
+    /// Where everything that it needs begins, the values or codes first.
+    pub fn places(&self) -> impl Iterator<Item = At> + use<> {
+        let sides = match &self.values {
+            Values::Stored(_) => None,
+            Values::Packed(packed) => Some(packed.sides()),
+        };
+        std::iter::once(At { source: self.source, offset: self.offset }).chain(sides.into_iter().flatten())
+    }
+
+    /// Every stretch that its rows of `n_cols` values need; else what was found, and what is expected.
+    fn stretches(&self, n_cols: u64) -> std::result::Result<Vec<Stretch>, (String, String)> {
+        let Part { n_rows, order, .. } = *self;
+        let (name, can_be_transposed) = match &self.values {
+            Values::Stored(stored) => (stored.name, stored.block_len == 1),
+            Values::Packed(packed) => (packed.codes.name(), false),
+        };
+        let shape_ok = match order {
+            RowOrder::AsStored => true,
+            RowOrder::HalvesToPairs { n_heads } | RowOrder::PairsToHalves { n_heads } => {
+                n_heads > 0 && n_rows.is_multiple_of(n_heads) && (n_rows / n_heads).is_multiple_of(2)
+            }
+            RowOrder::Transposed => can_be_transposed,
+        };
+        if n_rows == 0 || !shape_ok {
+            let found = format!("{n_rows} rows of {name}, {} with {} heads", order.name(), order.n_heads());
+            return Err((found, "rows; an even number of them for each head; plain values to be transposed".into()));
+        }
+        let at = At { source: self.source, offset: self.offset };
+        match &self.values {
+            Values::Packed(packed) => packed.check(at, n_rows, n_cols),
+            Values::Stored(stored) => {
+                let nbytes = stored.row_bytes(n_cols).and_then(|n| n.checked_mul(n_rows)).ok_or_else(|| {
+                    let found = format!("{n_rows} rows of {n_cols} values of {name}");
+                    (found, format!("rows of whole blocks of {}", stored.block_len))
+                })?;
+                Ok(vec![Stretch { what: "values", at, nbytes }])
+            }
+        }
+    }
 }
 
 /// What a tensor is put together from. Where it hangs on a tensor, it was checked.
@@ -191,33 +243,23 @@ impl AssembledTensor {
         let mut rows_found = 0u64;
         for (i, part) in assembly.parts.iter().enumerate() {
             rows_found = rows_found.saturating_add(part.n_rows);
-            let (Some(source), Some(size)) = (sources.get(part.source), sizes.get(part.source)) else {
-                return fail(&format_args!("part {i} in source {}", part.source), format!("one of {}", sources.len()));
+            let stretches = match part.stretches(n_cols) {
+                Ok(stretches) => stretches,
+                Err((found, expected)) => return fail(&format_args!("part {i}: {found}"), expected),
             };
-            let shape_ok = match part.order {
-                RowOrder::AsStored => true,
-                RowOrder::HalvesToPairs { n_heads } | RowOrder::PairsToHalves { n_heads } => {
-                    n_heads > 0 && part.n_rows.is_multiple_of(n_heads) && (part.n_rows / n_heads).is_multiple_of(2)
+            for Stretch { what, at, nbytes } in stretches {
+                let (Some(source), Some(size)) = (sources.get(at.source), sizes.get(at.source)) else {
+                    return fail(
+                        &format_args!("part {i} in source {}", at.source),
+                        format!("one of {}", sources.len()),
+                    );
+                };
+                let end = at.offset.checked_add(nbytes).filter(|end| end <= size);
+                if end.is_none() {
+                    let end = u128::from(at.offset) + u128::from(nbytes);
+                    let found = format!("part {i}: {what} in bytes {} to {end} of {}", at.offset, source.label());
+                    return fail(&found, format!("a range within its {size} bytes; it is truncated: get it again"));
                 }
-                RowOrder::Transposed => part.stored.block_len == 1,
-            };
-            if part.n_rows == 0 || !shape_ok {
-                let (order, heads) = (part.order.name(), part.order.n_heads());
-                let found =
-                    format!("part {i}: {} rows of {}, {order} with {heads} heads", part.n_rows, part.stored.name);
-                return fail(
-                    &found,
-                    "rows; an even number of them for each head; plain values to be transposed".into(),
-                );
-            }
-            let bytes = part.stored.row_bytes(n_cols).and_then(|n| n.checked_mul(part.n_rows));
-            let Some(end) = bytes.and_then(|n| part.offset.checked_add(n)) else {
-                let found = format!("part {i}: {} rows of {n_cols} values of {}", part.n_rows, part.stored.name);
-                return fail(&found, format!("rows of whole blocks of {}", part.stored.block_len));
-            };
-            if end > *size {
-                let found = format!("part {i}: bytes {} to {end} of {}", part.offset, source.label());
-                return fail(&found, format!("a range within its {size} bytes; it is truncated: get it again"));
             }
         }
         if rows_found != n_rows {

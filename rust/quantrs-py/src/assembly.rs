@@ -3,7 +3,7 @@
 use crate::error::Error;
 use numpy::{PyArray1, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::prelude::*;
-use quantrs_formats::{GgmlType, RowOrder, Source, Stored};
+use quantrs_formats::{At, Codes, GgmlType, Packed, RowOrder, ScaleType, Scales, Source, Stored, Values, Zeros};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,19 +12,79 @@ pub(crate) struct Part {
     pub(crate) inner: quantrs_formats::Part,
 }
 
+/// Index of a source, and where in it.
+type PlaceOf = (usize, u64);
+
+fn order_named(order: &str, n_heads: u64) -> Result<RowOrder, Error> {
+    RowOrder::by_name(order, n_heads).ok_or_else(|| {
+        let known = "as_stored, halves_to_pairs, pairs_to_halves or transposed";
+        Error::Input(format!("order is {order:?}; expected {known}"))
+    })
+}
+
+fn zeros_named(kind: &str, at: Option<PlaceOf>) -> Result<Zeros, Error> {
+    let at = at.map(|(source, offset)| At { source, offset });
+    Ok(match (kind, at) {
+        ("middle", None) => Zeros::Middle,
+        ("columns", Some(at)) => Zeros::Columns { at, minus_one: false },
+        ("columns_minus_one", Some(at)) => Zeros::Columns { at, minus_one: true },
+        ("awq", Some(at)) => Zeros::Awq(at),
+        ("rows", Some(at)) => Zeros::Rows(at),
+        ("i8", Some(at)) => Zeros::I8(at),
+        _ => {
+            let known = "middle, or, with a place, columns, columns_minus_one, awq, rows or i8";
+            return Err(Error::Input(format!("zeros is {kind:?}; expected {known}")));
+        }
+    })
+}
+
 #[pymethods]
 impl Part {
+    #[staticmethod]
+    #[pyo3(signature = (codes, at, n_rows, *, scales, scale_type, group_size, bits=8, group_rows=1, scales_transposed=false,
+        divisor=None, zeros="middle", zeros_at=None, g_idx=None, order="as_stored", n_heads=0))]
+    #[allow(clippy::too_many_arguments, reason = "the Python signature")]
+    fn packed(
+        codes: &str,
+        at: PlaceOf,
+        n_rows: u64,
+        scales: PlaceOf,
+        scale_type: &str,
+        group_size: u64,
+        bits: u32,
+        group_rows: u64,
+        scales_transposed: bool,
+        divisor: Option<PlaceOf>,
+        zeros: &str,
+        zeros_at: Option<PlaceOf>,
+        g_idx: Option<PlaceOf>,
+        order: &str,
+        n_heads: u64,
+    ) -> Result<Part, Error> {
+        let place = |(source, offset): PlaceOf| At { source, offset };
+        let codes = Codes::by_name(codes, bits).ok_or_else(|| {
+            Error::Input(format!("codes is {codes:?}; expected rows, columns, awq, i8, f8_e4m3 or f4_e2m1"))
+        })?;
+        let scale_type = ScaleType::by_name(scale_type).ok_or_else(|| {
+            Error::Input(format!("scale_type is {scale_type:?}; expected F32, F16, BF16, F8_E4M3 or F8_E8M0"))
+        })?;
+        let (transposed, divisor) = (scales_transposed, divisor.map(place));
+        let scales = Scales { at: place(scales), scale_type, group_rows, transposed, divisor };
+        let packed =
+            Packed { codes, group_size, scales, zeros: zeros_named(zeros, zeros_at)?, g_idx: g_idx.map(place) };
+        let (source, offset) = at;
+        let order = order_named(order, n_heads)?;
+        Ok(Part { inner: quantrs_formats::Part { source, offset, values: Values::Packed(packed), n_rows, order } })
+    }
+
     #[new]
     #[pyo3(signature = (source, offset, stored, n_rows, order="as_stored", n_heads=0))]
     fn new(source: usize, offset: u64, stored: &str, n_rows: u64, order: &str, n_heads: u64) -> Result<Part, Error> {
-        let row_order = RowOrder::by_name(order, n_heads).ok_or_else(|| {
-            let known = "as_stored, halves_to_pairs, pairs_to_halves or transposed";
-            Error::Input(format!("order is {order:?}; expected {known}"))
-        })?;
+        let order = order_named(order, n_heads)?;
         let stored = Stored::by_name(stored).ok_or_else(|| {
             Error::Input(format!("stored is {stored:?}; expected a ggml type, or a dtype of safetensors"))
         })?;
-        Ok(Part { inner: quantrs_formats::Part { source, offset, stored, n_rows, order: row_order } })
+        Ok(Part { inner: quantrs_formats::Part { source, offset, values: Values::Stored(stored), n_rows, order } })
     }
 
     #[getter]
@@ -39,7 +99,20 @@ impl Part {
 
     #[getter]
     fn stored(&self) -> &'static str {
-        self.inner.stored.name
+        match &self.inner.values {
+            Values::Stored(stored) => stored.name,
+            Values::Packed(packed) => packed.codes.name(),
+        }
+    }
+
+    #[getter]
+    fn is_packed(&self) -> bool {
+        matches!(self.inner.values, Values::Packed(_))
+    }
+
+    #[getter]
+    fn places(&self) -> Vec<PlaceOf> {
+        self.inner.places().map(|at| (at.source, at.offset)).collect()
     }
 
     #[getter]
@@ -58,9 +131,15 @@ impl Part {
     }
 
     fn __repr__(&self) -> String {
-        let quantrs_formats::Part { source, offset, stored, n_rows, order } = self.inner;
-        let (stored, name, n_heads) = (stored.name, order.name(), order.n_heads());
-        format!("Part({source}, {offset}, '{stored}', {n_rows}, '{name}', {n_heads})")
+        let quantrs_formats::Part { source, offset, values, n_rows, order } = self.inner;
+        let (name, n_heads) = (order.name(), order.n_heads());
+        match values {
+            Values::Stored(Stored { name: stored, .. }) => {
+                format!("Part({source}, {offset}, '{stored}', {n_rows}, '{name}', {n_heads})")
+            }
+            // All that tells one from another, for fingerprints.
+            Values::Packed(packed) => format!("Part({source}, {offset}, {packed:?}, {n_rows}, '{name}', {n_heads})"),
+        }
     }
 }
 

@@ -102,6 +102,7 @@ impl From<Error> for PyErr {
                 Error::Convert(error) | Error::Engine(EngineError::Read(error)) => {
                     let class = match error {
                         ConvertError::Values { .. } => &classes.input,
+                        ConvertError::Packed { .. } => &classes.format,
                         ConvertError::File(format) => of_format(format),
                         ConvertError::Cancelled => &classes.cancelled,
                     };

@@ -43,8 +43,9 @@ pub(crate) struct Sources {
 impl Sources {
     fn reader<'a>(&'a self, level: Level, tensor: &'a TensorInfo) -> Result<TensorReader<'a>, Error> {
         let info = &tensor.inner;
-        let of_assembly = info.assembly.iter().flat_map(|assembly| &assembly.parts).map(|part| part.source);
-        if of_assembly.chain([info.file]).any(|source| !self.inner.has(source)) {
+        let of_assembly =
+            info.assembly.iter().flat_map(|assembly| &assembly.parts).flat_map(quantrs_formats::Part::places);
+        if of_assembly.map(|at| at.source).chain([info.file]).any(|source| !self.inner.has(source)) {
             return Err(Error::Input(format!("{}: a tensor of another model", info.name)));
         }
         Ok(TensorReader::new(level, &self.inner, info)?)

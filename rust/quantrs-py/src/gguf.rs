@@ -5,7 +5,9 @@ use crate::error::Error;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyList, PyString, PyTuple};
+use quantrs_blocks::with_threads;
 use quantrs_formats::{GgmlType, NewValue, Value, ValueType};
+use rayon::prelude::*;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -246,6 +248,12 @@ impl Gguf {
     #[pyo3(signature = (key, /))]
     fn array_len(&self, key: &str) -> Option<usize> {
         self.inner.array_len(key)
+    }
+
+    fn containing_types(&self, py: Python<'_>) -> Result<Vec<Vec<&'static str>>, Error> {
+        let sources = self.inner.open_sources();
+        let types = |tensor: &quantrs_formats::TensorInfo| quantrs_convert::containing_types(&sources, tensor);
+        Ok(py.detach(|| with_threads(None, || self.inner.tensors().par_iter().map(types).collect::<Result<_, _>>()))?)
     }
 
     fn header(&self) -> GgufHeader {

@@ -1,7 +1,8 @@
 //! Assembled models: what they tell of themselves, and what is refused.
 
 use quantrs_formats::{
-    AssembledTensor, Assembly, FormatError, GgmlType, Gguf, Header, NewValue, Part, RowOrder, Source, Stored, Value,
+    AssembledTensor, Assembly, At, Codes, FormatError, GgmlType, Gguf, Header, NewValue, Packed, Part, RowOrder,
+    ScaleType, Scales, Source, Stored, Value, Values, Zeros,
 };
 use std::sync::Arc;
 
@@ -16,7 +17,8 @@ fn memory(n_bytes: usize) -> Source {
 }
 
 fn part(offset: u64, stored: &str, n_rows: u64) -> Part {
-    Part { source: 0, offset, stored: Stored::by_name(stored).unwrap(), n_rows, order: RowOrder::AsStored }
+    let values = Values::Stored(Stored::by_name(stored).unwrap());
+    Part { source: 0, offset, values, n_rows, order: RowOrder::AsStored }
 }
 
 fn tensor(dims: &[u64], type_name: &str, parts: &[Part]) -> AssembledTensor {
@@ -73,7 +75,7 @@ fn parts_must_make_up_the_tensor() {
 fn parts_must_lie_within_their_source() {
     refuses(
         tensor(&[32, 4], "F16", &[part(4000, "F16", 4)]),
-        &["bytes 4000 to 4256 of state", "within its 4096 bytes"],
+        &["values in bytes 4000 to 4256 of state", "within its 4096 bytes"],
     );
     refuses(tensor(&[32, 4], "F16", &[part(u64::MAX, "F16", 4)]), &["part 0"]);
     refuses(tensor(&[32, 4], "F16", &[Part { source: 1, ..part(0, "F16", 4) }]), &["source 1", "one of 1"]);
@@ -112,4 +114,77 @@ fn dimensions_names_and_additions_are_checked() {
     let mut full = header();
     full.add_tensor("t", &[1], GgmlType::by_name("F32").unwrap()).unwrap();
     assert!(Gguf::assembled(&full, Vec::new(), Vec::new()).unwrap_err().to_string().contains("key/values alone"));
+}
+
+/// 32 rows of 64 four-bit codes in groups of 32, everything at the start of the source.
+fn packed(codes: Codes) -> Packed {
+    let at = At { source: 0, offset: 0 };
+    let scales = Scales { at, scale_type: ScaleType::F16, group_rows: 1, transposed: false, divisor: None };
+    Packed { codes, group_size: 32, scales, zeros: Zeros::Middle, g_idx: None }
+}
+
+fn packed_tensor(dims: &[u64], packed: Packed) -> AssembledTensor {
+    let values = Values::Packed(packed);
+    tensor(dims, "F32", &[Part { values, ..part(0, "F32", dims[1]) }])
+}
+
+#[test]
+fn every_piece_of_packed_rows_must_lie_within_its_source() {
+    let ok = packed(Codes::Rows { bits: 4 });
+    assert!(assembled(vec![packed_tensor(&[64, 32], ok)]).is_ok());
+    let outside = At { source: 0, offset: 4095 };
+    let refused = |packed: Packed, what: &str| {
+        refuses(packed_tensor(&[64, 32], packed), &[what, "of state", "within its 4096 bytes"]);
+    };
+    refused(Packed { scales: Scales { at: outside, ..ok.scales }, ..ok }, "part 0: scales in bytes 4095 to 4223");
+    refused(Packed { scales: Scales { divisor: Some(outside), ..ok.scales }, ..ok }, "divisor in bytes 4095 to 4099");
+    refused(Packed { g_idx: Some(outside), ..ok }, "g_idx in bytes 4095 to 4351");
+    refused(Packed { zeros: Zeros::Rows(outside), ..ok }, "zero points in bytes 4095 to 4127");
+    refused(Packed { zeros: Zeros::I8(outside), ..ok }, "zero points in bytes 4095 to 4159");
+    let columns = Packed { codes: Codes::Columns { bits: 4 }, ..ok };
+    refused(
+        Packed { zeros: Zeros::Columns { at: outside, minus_one: true }, ..columns },
+        "zero points in bytes 4095 to 4127",
+    );
+    let awq = Packed { codes: Codes::Awq, zeros: Zeros::Awq(outside), ..ok };
+    refused(awq, "zero points in bytes 4095 to 4127");
+    let elsewhere = At { source: 3, offset: 0 };
+    refuses(packed_tensor(&[64, 32], Packed { g_idx: Some(elsewhere), ..ok }), &["part 0 in source 3", "one of 1"]);
+    let past_2_64 = At { source: 0, offset: u64::MAX };
+    refuses(
+        packed_tensor(&[64, 32], Packed { g_idx: Some(past_2_64), ..ok }),
+        &["g_idx in bytes 18446744073709551615 to"],
+    );
+    for codes in [Codes::Rows { bits: 8 }, Codes::Columns { bits: 8 }, Codes::I8, Codes::F8E4M3] {
+        refuses(packed_tensor(&[64, 65], packed(codes)), &["codes in bytes 0 to 4160", "within its 4096 bytes"]);
+    }
+    refuses(packed_tensor(&[64, 256], packed(Codes::F4E2M1)), &["codes in bytes 0 to 8192"]);
+    refuses(packed_tensor(&[64, 256], packed(Codes::Awq)), &["codes in bytes 0 to 8192"]);
+}
+
+#[test]
+fn sizes_that_codes_cannot_have_are_refused() {
+    let rows = |bits| packed(Codes::Rows { bits });
+    for bits in [0, 1, 9, u32::MAX] {
+        refuses(packed_tensor(&[64, 32], rows(bits)), &["part 0: codes of", "2 to 8 bits"]);
+    }
+    refuses(packed_tensor(&[64, 32], Packed { group_size: 0, ..rows(4) }), &["groups of 0 columns"]);
+    let no_rows = Scales { group_rows: 0, ..rows(4).scales };
+    refuses(packed_tensor(&[64, 32], Packed { scales: no_rows, ..rows(4) }), &["and 0 rows", "at least 1"]);
+    refuses(packed_tensor(&[60, 32], packed(Codes::Columns { bits: 4 })), &["codes of 32 rows of 60", "whole words"]);
+    refuses(packed_tensor(&[64, 30], packed(Codes::Awq)), &["codes of 30 rows of 64", "whole words"]);
+    refuses(packed_tensor(&[63, 2], packed(Codes::F4E2M1)), &["codes of 2 rows of 63"]);
+    let at = At { source: 0, offset: 0 };
+    let columns = Packed { zeros: Zeros::Columns { at, minus_one: true }, ..packed(Codes::Columns { bits: 4 }) };
+    refuses(packed_tensor(&[64, 30], columns), &["zero points of 30 rows", "whole words"]);
+    let mixed = Packed { zeros: Zeros::Awq(at), ..rows(4) };
+    refuses(packed_tensor(&[64, 32], mixed), &["zero points of another kind than codes rows"]);
+    let squares = Packed { zeros: Zeros::Rows(at), scales: Scales { group_rows: 8, ..rows(4).scales }, ..rows(4) };
+    refuses(packed_tensor(&[64, 32], squares), &["zero points, and scales of 8 rows"]);
+    let floats = Packed { g_idx: Some(at), ..packed(Codes::F8E4M3) };
+    refuses(packed_tensor(&[64, 32], floats), &["g_idx, and codes f8_e4m3"]);
+    refuses(packed_tensor(&[1 << 33, 1 << 33], rows(4)), &["fewer than 2^63 bytes"]);
+    refuses(packed_tensor(&[1 << 30, 1 << 30], rows(4)), &["codes in bytes 0 to 576460752303423488"]);
+    let transposed = Part { order: RowOrder::Transposed, values: Values::Packed(rows(4)), ..part(0, "F32", 32) };
+    refuses(tensor(&[64, 32], "F32", &[transposed]), &["transposed with 0 heads", "plain values to be transposed"]);
 }
