@@ -164,7 +164,7 @@ def test_what_does_not_fit_is_refused_with_what_was_found(both: tuple[_native.Gg
     part = _native.Part(0, 0, "F16", 1)
     with pytest.raises(InputError, match="a tensor of another model"):
         _native.Sources(file).read(assembly.tensors[1])
-    with pytest.raises(InputError, match="found part 0: bytes 0 to 128 of lent, expected a range within its 64 bytes"):
+    with pytest.raises(InputError, match="found part 0: values in bytes 0 to 128 of lent, expected a range within its 64 bytes"):
         _native.Gguf.assembled(header, [("lent", row)], [_native.AssembledTensor("t", [64], "F16", [part])])
     with pytest.raises(InputError, match="not contiguous"):
         _native.Gguf.assembled(header, [("lent", row[::2])], [])

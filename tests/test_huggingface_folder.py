@@ -38,7 +38,7 @@ INDEX = "model.safetensors.index.json"
         ("tiny-qwen3", {"model_type": "nosuch"}, r"'model_type' is 'nosuch', expected one of gemma, .*--arch generic"),
         ("tiny-qwen3", {"model_type": 7}, r"'model_type' is 7, expected a string"),
         ("tiny-qwen3", {"model_type": "gpt2"}, r"says|missing|no tensor of a gpt2 model"),
-        ("tiny-qwen3", {"quantization_config": {"quant_method": "gptq"}}, r"quantized already \(quant_method 'gptq'\)"),
+        ("tiny-qwen3", {"quantization_config": {"quant_method": "bitsandbytes"}}, r"quantized already \(quant_method 'bitsandbytes'\)"),
         ("tiny-qwen3", {"head_dim": [[[[[[[[1]]]]]]]]}, r"'head_dim' is \[+\.\.\.\]+,"),
         ("tiny-qwen2moe", {"num_experts": 9}, r"block 0 has 24 tensors of experts, expected those of 9"),
         ("tiny-qwen2moe", {"num_experts": 7}, r"an expert's tensor; expected weights of 7 experts"),

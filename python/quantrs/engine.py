@@ -42,7 +42,8 @@ class Session:
         Tokens that the context holds: what the model was made for, at most 4096, when not given. Memory for keys and values grows
         with the tokens that are there. More tokens than it holds are refused, not shifted out.
     kv_type : {"f16", "f32", "q8_0", "q4_0"}, optional
-        How keys and values are kept. When not given: ``f32`` for a file whose matrices are all float32, else ``f16``.
+        How keys and values are kept. When not given: ``f32`` with `activations` ``float``, and for a file whose matrices are all float32;
+        else ``f16``.
 
     Raises
     ------
@@ -81,7 +82,7 @@ class Session:
             n_ctx=n_ctx,
             threads=threads,
             activations=activations,
-            kv_type=kv_type or ("f32" if self._is_float32() else "f16"),
+            kv_type=kv_type or ("f32" if activations == "float" or self._is_float32() else "f16"),
         )
 
     def _is_float32(self) -> bool:

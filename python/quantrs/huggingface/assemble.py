@@ -2,6 +2,7 @@
 
 import math
 import struct
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
@@ -16,7 +17,9 @@ from quantrs.huggingface.folder import Folder, HfTensor, Memory, read_bytes_of
 from quantrs.huggingface.general_keys import general_keys
 from quantrs.huggingface.generic import generic_assembly
 from quantrs.huggingface.head_biases import ordered_bias
-from quantrs.huggingface.stored_types import FLOAT_TYPES, check_float
+from quantrs.huggingface.quantized import with_linears
+from quantrs.huggingface.stored_types import carried_type, check_float
+from quantrs.schemes import FILE_TYPES, is_quantized
 
 if TYPE_CHECKING:
     from quantrs._native import AssembledTensor, Gguf
@@ -61,6 +64,7 @@ def assemble(
     """
     if arch is not None and arch != GENERIC:
         raise InputError(f"--arch {arch}: expected {GENERIC}; every other architecture is told by config.json")
+    folder = with_linears(folder)
     if arch == GENERIC:
         return generic_assembly(folder)
     from quantrs.tokenization.to_gguf import tokenizer_keys
@@ -92,15 +96,8 @@ def format_of(config: Config) -> tuple[str, CheckpointFormat]:
     Raises
     ------
     InputError
-        The model is in no row of `FAMILIES`, or is quantized already.
+        The model is in no row of `FAMILIES`.
     """
-    quantization = config.get("quantization_config")
-    if quantization is not None:
-        method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else "unknown"
-        raise InputError(
-            f"{config.path}: the weights are quantized already (quant_method {method!r}), which cannot be read; "
-            "get the checkpoint that it was made from"
-        )
     model_type, classes = config.text("model_type"), config.items("architectures") or []
     rows = [(architecture, row) for architecture, family in FAMILIES.items() for row in family.formats]
     for architecture, row in rows:
@@ -240,15 +237,15 @@ class _Assembly:
             order = "halves_to_pairs"
             if tensor.shape[0] % (2 * n_heads):
                 raise FormatError(f"{self._where(tensor)}: has {tensor.shape[0]} rows, expected an even number for each of {n_heads} heads")
-        if weight.transposed and suffix == "weight":
+        if weight.transposed and suffix == "weight" and tensor.packed is None:
             order, dims = "transposed", tensor.shape
         if n_heads and n_axes == 1:
             raw = read_bytes_of(self.folder.sources[tensor.source], tensor.offset, tensor.nbytes)
             part = ordered_bias(self.sources, self._where(tensor), raw, tensor.dtype, n_heads=n_heads, to_pairs=True)
         else:
-            part = _native.Part(tensor.source, tensor.offset, tensor.dtype, math.prod(dims[1:]), order, n_heads)
+            part = tensor.part(math.prod(dims[1:]), order, n_heads)
         exact = n_axes == 1 or weight.gguf in _ALWAYS_F32
-        type_name = "F32" if exact else FLOAT_TYPES[tensor.dtype]
+        type_name = "F32" if exact else carried_type([tensor])
         add = weight.add if suffix == "weight" else 0.0
         return _native.AssembledTensor(f"{numbered(weight.gguf, i)}.{suffix}", dims, type_name, [part], add=add)
 
@@ -262,9 +259,9 @@ class _Assembly:
                     f"{self._where(tensor)}: {tensor.dtype} of the shape {tensor.shape}, expected a matrix like {first.name}: "
                     f"{first.dtype} of {first.shape}"
                 )
-        parts = [_native.Part(t.source, t.offset, t.dtype, t.shape[0]) for t in members]
+        parts = [t.part(t.shape[0]) for t in members]
         dims = (*reversed(first.shape), len(members))
-        return _native.AssembledTensor(f"{numbered(stack.weight.gguf, stack.i)}.weight", dims, FLOAT_TYPES[first.dtype], parts)
+        return _native.AssembledTensor(f"{numbered(stack.weight.gguf, stack.i)}.weight", dims, carried_type(members), parts)
 
     def _rope_factors(self, entries: Iterable[Entry]) -> "Iterable[AssembledTensor]":
         lengths = {key: value for key, value, _ in entries if isinstance(value, int)}
@@ -322,5 +319,12 @@ def _expected_shapes(numbers: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
 
 
 def _file_type(tensors: "Sequence[AssembledTensor]") -> int:
-    """What the reference calls a file of such matrices."""
-    return next((_FILE_TYPE_IDS[t.type_name] for t in tensors if len(t.dims) > 1 and t.type_name != "F32"), 0)
+    """What the reference calls a file of such matrices: by the blocks that most of them are, else by the first that is not float32."""
+    weights: Counter[str] = Counter()
+    for tensor in tensors:
+        if len(tensor.dims) > 1:
+            weights[tensor.type_name] += math.prod(tensor.dims)
+    blocks = [(n, name) for name, n in weights.items() if is_quantized(name)]
+    if blocks:
+        return next(row.id or 0 for row in FILE_TYPES if row.default_type == max(blocks)[1])
+    return next((_FILE_TYPE_IDS[name] for name in weights if name != "F32"), 0)

@@ -1,5 +1,6 @@
 """A checkpoint folder: its configuration, and where in which file each tensor lies. No tensor is read."""
 
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Folder", "HfTensor", "Memory", "read_bytes_of"]
+__all__ = ["Folder", "HfTensor", "Memory", "PackedRows", "read_bytes_of"]
 
 Memory = tuple[str, "NDArray[np.uint8]"]
 """A source that is no file: what to call it, and its bytes."""
@@ -46,6 +47,18 @@ def read_bytes_of(source: "str | Memory", offset: int, nbytes: int) -> bytes:
 
 
 @dataclass(frozen=True)
+class PackedRows:
+    """Rows that lie as codes, with scales elsewhere; see `quantrs.huggingface.quantized`."""
+
+    types: tuple[str, ...]
+    """Block types of GGUF that hold the very same values, the smallest first."""
+
+    @abstractmethod
+    def part(self, order: str, n_heads: int) -> "_native.Part":
+        """All rows, in this order."""
+
+
+@dataclass(frozen=True)
 class HfTensor:
     """One tensor of a folder."""
 
@@ -59,6 +72,14 @@ class HfTensor:
     offset: int
     """Of the first byte, from the start of the source."""
     nbytes: int
+    packed: PackedRows | None = None
+    """How the values lie, where they are codes: then source and offset are those of the codes, and `dtype`, F32, holds every value."""
+
+    def part(self, n_rows: int, order: str = "as_stored", n_heads: int = 0) -> "_native.Part":
+        """All rows, for an assembled tensor."""
+        if self.packed is not None:
+            return self.packed.part(order, n_heads)
+        return _native.Part(self.source, self.offset, self.dtype, n_rows, order, n_heads)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from quantrs import _native
 from quantrs.errors import InputError
 from quantrs.huggingface.folder import Folder
 from quantrs.huggingface.general_keys import general_keys
-from quantrs.huggingface.stored_types import FLOAT_TYPES
+from quantrs.huggingface.stored_types import FLOAT_TYPES, carried_type
 
 if TYPE_CHECKING:
     from quantrs._native import Gguf
@@ -38,7 +38,7 @@ def generic_assembly(folder: Folder) -> "Gguf":
             raise InputError(f"{where}: the name has {len(tensor.name.encode())} bytes, GGUF holds {_MAX_NAME_BYTES}; rename the tensor")
         if 0 in tensor.shape:
             raise InputError(f"{where}: has the shape {tensor.shape}, GGUF holds no empty tensors; leave it out of the checkpoint")
-        type_name = FLOAT_TYPES.get(tensor.dtype) or _INTEGER_TYPES.get(tensor.dtype)
+        type_name = carried_type([tensor]) if tensor.dtype in FLOAT_TYPES else _INTEGER_TYPES.get(tensor.dtype)
         if type_name is None:
             known = ", ".join((*FLOAT_TYPES, *_INTEGER_TYPES))
             raise InputError(f"{where}: is of {tensor.dtype}, expected one of {known}; save it in another type")
@@ -47,10 +47,7 @@ def generic_assembly(folder: Folder) -> "Gguf":
             type_name = "F32"
         if tuple(reversed(tensor.shape)) != dims:
             shapes.append((f"{SHAPE_KEY}{tensor.name}", list(tensor.shape), "array[u64]"))
-        n_rows = math.prod(dims[1:])
-        tensors.append(
-            _native.AssembledTensor(tensor.name, dims, type_name, [_native.Part(tensor.source, tensor.offset, tensor.dtype, n_rows)])
-        )
+        tensors.append(_native.AssembledTensor(tensor.name, dims, type_name, [tensor.part(math.prod(dims[1:]))]))
     header = _native.GgufHeader.new()
     for key, value, value_type in general_keys(folder, "generic", {tensor.name: tensor.dims for tensor in tensors}):
         header.set(key, value, value_type)

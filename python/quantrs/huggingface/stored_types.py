@@ -1,12 +1,26 @@
 """Types of safetensors files, and the GGUF types that they are carried in."""
 
+from collections.abc import Sequence
+
 from quantrs.errors import InputError
 from quantrs.huggingface.folder import HfTensor
 
-__all__ = ["FLOAT_TYPES", "check_float"]
+__all__ = ["FLOAT_TYPES", "carried_type", "check_float"]
 
 FLOAT_TYPES = {"F32": "F32", "F16": "F16", "BF16": "BF16", "F8_E4M3": "BF16", "F8_E5M2": "BF16"}
 """Every value of these can be told in the GGUF type: bfloat16 holds all of float8."""
+
+
+def carried_type(tensors: Sequence[HfTensor]) -> str:
+    """The GGUF type of matrices that become one: the smallest block type that holds all their values, where they are packed; else floats.
+
+    They are of the same `dtype`, one of `FLOAT_TYPES`.
+    """
+    first, *rest = tensors
+    if first.packed is not None:
+        common = (name for name in first.packed.types if all(other.packed is not None and name in other.packed.types for other in rest))
+        return next(common, "F32")
+    return FLOAT_TYPES[first.dtype]
 
 
 def check_float(tensor: HfTensor, where: str) -> None:
