@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from quantrs.huggingface.config import Config
     from quantrs.huggingface.folder import Folder, HfTensor
 
-__all__ = ["GPTQ", "LayerRule", "check_shape", "find_layers", "pack_layer", "quantization_config", "quantize_config_file", "unpack_layer"]
+__all__ = ["GPTQ", "LayerRule", "check_shape", "find_layers", "pack_layer", "quantization_config", "unpack_layer"]
 
 _BITS = (2, 3, 4, 8)
 _MAX_GROUP_SIZE = 1 << 20
@@ -100,7 +100,7 @@ def quantization_config(
     lm_head: bool = False,
     rules: Mapping[str, LayerRule] | None = None,
 ) -> dict[str, object]:
-    """``quantization_config`` of ``config.json``, with the keys that gptqmodel's loader reads.
+    """``quantization_config`` of ``config.json``, and all of ``quantize_config.json``, which older loaders read.
 
     `rules` are by module name. gptqmodel loads version 1 without symmetry only if its own name is among the tools that made the file,
     because zero points of older tools cannot be trusted; ours follow its rule, so its name stands beside ours there.
@@ -131,11 +131,6 @@ def quantization_config(
     if rules:
         config["dynamic"] = dict(_dynamic(rules))
     return config
-
-
-def quantize_config_file(config: Mapping[str, object]) -> dict[str, object]:
-    """``quantize_config.json``, which older loaders read: the same object."""
-    return dict(config)
 
 
 def _dynamic(rules: Mapping[str, LayerRule]) -> "Iterable[tuple[str, dict[str, object]]]":
