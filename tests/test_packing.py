@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantrs import _native
@@ -17,6 +17,7 @@ def words_bit_by_bit(codes, bits):
     return np.packbits(padded, axis=1, bitorder="little").view("<i4")
 
 
+@settings(deadline=None)
 @given(st.integers(2, 8), st.integers(1, 5), st.integers(1, 150), st.integers(0, 2**32 - 1), st.integers(1, 3))
 def test_words_are_a_little_endian_stream_and_come_back(bits, n_rows, n_cols, seed, threads):
     codes = np.random.default_rng(seed).integers(0, 1 << bits, (n_rows, n_cols), dtype=np.uint8)
