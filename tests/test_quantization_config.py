@@ -177,6 +177,14 @@ def weights(**changed):
             "'transform_config' rotates activations",
         ),
         (
+            {"quant_method": "gptq", "bits": 4, "dynamic": {str(i): {"group_size": i} for i in range(1, 100)}},
+            "'dynamic' is '100 different group sizes', expected at most 64",
+        ),
+        (
+            {"quant_method": "compressed-tensors", "config_groups": {str(i): {"weights": weights(group_size=i)} for i in range(1, 100)}},
+            "'config_groups' is '99 different schemes', expected at most 64",
+        ),
+        (
             {"quant_method": "compressed-tensors", "config_groups": {"a": {"weights": weights()}}},
             r"no tensor is called \*.weight_packed or \*.weight_scale",
         ),

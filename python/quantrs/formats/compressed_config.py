@@ -23,6 +23,7 @@ _FORMATS: tuple[Format, ...] = ("pack-quantized", "int-quantized", "float-quanti
 _NAIVE = "naive-quantized"
 _MAX_GROUP_SIZE = 1 << 20
 _MAX_GROUPS = 4096
+_MAX_SCHEMES = 64  # each layer is compared with all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,10 @@ class WeightScheme:
     per_tensor: bool = False
     """One scale for all (strategy ``tensor``)."""
     act_order: str | None = None
-    """``actorder``: ``group`` if ``weight_g_idx`` says the group of every channel; ``weight`` and None: channel // group_size."""
+    """``actorder``: ``group`` if ``weight_g_idx`` says the group of every channel; ``weight`` and None: channel // group_size.
+
+    compressed-tensors refuses ``group`` from 0.20 on, so solve in activation order with static groups, and write ``weight``.
+    """
 
     @property
     def is_float(self) -> bool:
@@ -158,7 +162,7 @@ def quantization_config(layers: Mapping[str, WeightScheme], *, ignore: Sequence[
 
 
 def read_schemes(config: "Config") -> list[WeightScheme]:
-    """The scheme of every group that quantizes weights. Which layers they are of is told by names of tensors, so ``targets`` are not read.
+    """The different schemes of the groups that quantize weights. Names of tensors tell what they are of, so ``targets`` are not read.
 
     Raises
     ------
@@ -182,7 +186,10 @@ def read_schemes(config: "Config") -> list[WeightScheme]:
         weights = None if group is None else group.part("weights")
         if group is not None and weights is not None:
             found.append(_read_scheme(weights, group.text("format", default=outer)))
-    return found
+    schemes = list(dict.fromkeys(found))
+    if len(schemes) > _MAX_SCHEMES:
+        raise config.wrong("config_groups", f"{len(schemes)} different schemes", f"at most {_MAX_SCHEMES}")
+    return schemes
 
 
 def _read_scheme(weights: "Config", format_: str) -> WeightScheme:

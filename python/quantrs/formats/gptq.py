@@ -31,6 +31,7 @@ __all__ = ["GPTQ", "LayerRule", "check_shape", "find_layers", "pack_layer", "qua
 
 _BITS = (2, 3, 4, 8)
 _MAX_GROUP_SIZE = 1 << 20
+_MAX_GROUP_SIZES = 64  # each layer is compared with all
 _VERSIONS = {"gptq": 1, "gptq_v2": 2}
 _NEURAL_COMPRESSOR = "scale_bf16_to_fp8"
 """A tensor that Intel Neural Compressor alone writes; its zero points wrap instead of borrowing."""
@@ -187,6 +188,8 @@ def _read_settings(config: "Config") -> _Settings:
         if rule is not None and not pattern.startswith("-:"):
             bits += [_read_bits(rule)] if rule.get("bits") is not None else []
             group_sizes.append(rule.integer("group_size", default=group_sizes[0], at_least=-1, at_most=_MAX_GROUP_SIZE))
+    if len(set(group_sizes)) > _MAX_GROUP_SIZES:
+        raise config.wrong("dynamic", f"{len(set(group_sizes))} different group sizes", f"at most {_MAX_GROUP_SIZES}")
     return _Settings(
         _VERSIONS[checkpoint_format], config.flag("sym", default=True), tuple(dict.fromkeys(bits)), tuple(dict.fromkeys(group_sizes))
     )
