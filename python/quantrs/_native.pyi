@@ -17,6 +17,7 @@ __all__ = [
     "Gguf",
     "GgufHeader",
     "Imatrix",
+    "ImatrixSums",
     "InputError",
     "Part",
     "PartFile",
@@ -517,6 +518,39 @@ class Imatrix:
     def length(self, name: str, /) -> int | None: ...
 
 @final
+class ImatrixSums:
+    """An importance matrix while it is computed: sums of squares in float64, and counts of tokens. Threads may share it."""
+
+    def __new__(cls, chunk_size: int, /) -> ImatrixSums: ...
+    datasets: list[str]
+    chunk_count: int
+    """Chunks seen by the weight that saw most."""
+    def add_dataset(self, name: str, /) -> None:
+        """Note a text; it is the last one now."""
+    def expect(self, engine: Engine, /, *, with_output: bool = False) -> None:
+        """Make room for what `Engine.sum_squares` adds.
+
+        Raises
+        ------
+        InputError
+            There are sums of another model.
+        """
+    def counts(self) -> dict[str, list[int]]:
+        """Tokens that went into each weight; into each of its experts where it has several."""
+    def merge(self, path: _Path, /) -> None:
+        """Add a file of either form; the legacy one counts chunks, taken to have `chunk_size` tokens.
+
+        Raises
+        ------
+        FileError, FormatError
+            It cannot be read or is damaged.
+        InputError
+            It is of another model than what is there.
+        """
+    def to_bytes(self, *, legacy: bool = False) -> bytes:
+        """A file, as llama-imatrix writes it: GGUF, or ``.dat``."""
+
+@final
 class Sources:
     """Where a model's tensors lie, to be read; files are opened at the first read and stay open."""
 
@@ -653,6 +687,18 @@ class Engine:
         self, block: int, x: NDArray[np.float32], tensors: Sequence[str], /
     ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32]]:
         """`block_forward`, keeping inputs of linears as `trace` does: these, and what leaves the block."""
+    def sum_squares(self, ids: Sequence[int], sums: ImatrixSums, /, *, with_output: bool = False) -> None:
+        """Run the first tokens of a context, adding the squares of what goes into each linear of the blocks to `sums`.
+
+        `with_output`: of what the output matrix is multiplied with too. Empties the context. No logits are computed.
+
+        Raises
+        ------
+        InputError
+            As `forward`, or `sums` are of another model.
+        FormatError
+            A value is not finite; the message names the tensor whose input it is. `sums` are spoilt then.
+        """
     def embed(self, ids: Sequence[int], /) -> NDArray[np.float32]:
         """What goes into the first block, for the first tokens of a context: ``[n, n_embd]``. Empties the context."""
     def trace(self, ids: Sequence[int], *, tensors: Sequence[str], hidden: bool = False) -> dict[str, NDArray[np.float32]]:

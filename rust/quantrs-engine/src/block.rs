@@ -92,6 +92,10 @@ impl Block {
         })
     }
 
+    pub(crate) fn linears(&self) -> impl Iterator<Item = &Linear> {
+        [&self.q, &self.k, &self.v, &self.out].into_iter().chain(self.ffn.linears())
+    }
+
     /// `x: [n, n_embd]`, the tokens that follow those in the cache, in place; they are appended to the cache.
     pub(crate) fn run(
         &self,

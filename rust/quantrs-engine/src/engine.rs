@@ -314,6 +314,28 @@ impl Engine {
         Err(EngineError::NotFinite { place: model.output.name.clone() })
     }
 
+    /// Run the first tokens of a context, watching what goes into every linear of the blocks, and with `with_output` into the output
+    /// matrix. No logits are computed. The context is empty afterwards.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn watch_inputs(
+        &mut self,
+        tokens: &[u32],
+        with_output: bool,
+        watch: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(), EngineError> {
+        self.truncate(0);
+        let mut hidden = vec![0.0; self.output_len(tokens.len(), Wanted::Hidden)];
+        let result = self.forward(tokens, Wanted::Hidden, &mut hidden, watch);
+        if result.is_ok() && with_output {
+            let Model { output, n_embd, .. } = &*self.model;
+            watch(Event::LinearInput { tensor: &output.name, expert: None, x: &hidden, n_cols: *n_embd });
+        }
+        self.truncate(0);
+        result
+    }
+
     fn check_finite(&self, place: impl Fn() -> String) -> Result<(), EngineError> {
         /// Values that a thread looks at in one go.
         const CHUNK: usize = 1 << 16;

@@ -59,6 +59,10 @@ impl Mlp {
         Ok(Mlp { activation, gate, up, down, has_experts: spec.up.n_matrices > 1 })
     }
 
+    fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.gate.iter().chain([&self.up, &self.down])
+    }
+
     /// `x: [n, n_embd]`, packed in `inputs` as far as it is; `out: [n, n_embd]`.
     #[allow(clippy::too_many_arguments, reason = "the buffers of one product after the other")]
     fn run(
@@ -106,6 +110,19 @@ impl Ffn {
             FfnSpec::Mlp(mlp) => Ffn::Mlp(Box::new(Mlp::load(mlp, tensors)?)),
             FfnSpec::Moe(moe) => Ffn::Moe(Box::new(Moe::load(moe, tensors)?)),
         })
+    }
+
+    pub(crate) fn linears(&self) -> Box<dyn Iterator<Item = &Linear> + '_> {
+        match self {
+            Ffn::Mlp(mlp) => Box::new(mlp.linears()),
+            Ffn::Moe(moe) => Box::new(
+                [&moe.router]
+                    .into_iter()
+                    .chain(&moe.shared_gate)
+                    .chain(moe.shared.iter().flat_map(Mlp::linears))
+                    .chain(moe.experts.linears()),
+            ),
+        }
     }
 
     /// `x: [n, n_embd]`, `out: [n, n_embd]`; `inputs` holds nothing of other values.

@@ -94,6 +94,13 @@ impl Model {
         self.n_embd
     }
 
+    /// Name, experts (1 where there are none) and inputs of each matrix of the blocks, and of the output. Parts of one tensor come
+    /// one by one.
+    pub fn linears(&self) -> impl Iterator<Item = (&str, usize, usize)> {
+        let all = self.blocks.iter().flat_map(Block::linears).chain([&self.output]);
+        all.map(|linear| (linear.name.as_str(), linear.n_matrices, linear.n_cols))
+    }
+
     /// Number of blocks.
     pub fn n_blocks(&self) -> usize {
         self.blocks.len()

@@ -34,7 +34,7 @@ pub(crate) struct Linear {
     place: Place,
     tensor_rows: usize,
     first_row: usize,
-    n_matrices: usize,
+    pub(crate) n_matrices: usize,
     /// `[n_matrices * n_rows]`
     bias: Option<Vec<f32>>,
 }

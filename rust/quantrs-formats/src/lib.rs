@@ -7,7 +7,7 @@
 //! - [`Header`] is the beginning of a file to be written.
 //! - [`Gguf::assembled`] makes a model from tensors in other files, or in memory, that exists nowhere as a file.
 //! - [`SafeTensorsFile`] opens one safetensors file; [`safetensors::write_header`] makes the beginning of one.
-//! - [`Imatrix`] reads importance matrices, both formats.
+//! - [`Imatrix`] reads importance matrices, both formats; [`ImatrixSums`] makes and merges them.
 //! - [`SourceFile`] and [`PartFile`] read and write at any position, from many threads.
 //!
 //! ```
@@ -52,7 +52,7 @@ pub use chunks::{PartFile, SourceFile};
 pub use error::{FormatError, Place, Result};
 pub use ggml_types::{GGML_TYPES, GgmlType, REMOVED_TYPE_IDS};
 pub use gguf::{Array, Gguf, GgufFile, Header, NewValue, ScalarType, TensorInfo, Value, ValueType};
-pub use imatrix::Imatrix;
+pub use imatrix::{Imatrix, ImatrixSums};
 pub use packed::{At, Codes, Packed, ScaleType, Scales, Zeros};
 pub use safetensors::SafeTensorsFile;
 pub use source::ReadAt;

@@ -3,6 +3,7 @@
 use crate::cpu::checked_threads;
 use crate::error::Error;
 use crate::gguf::Gguf;
+use crate::imatrix::{ImatrixSums, make_room};
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray2};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -82,7 +83,7 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    fn lock(&self) -> MutexGuard<'_, quantrs_engine::Engine> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, quantrs_engine::Engine> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -263,6 +264,26 @@ impl Engine {
         py.detach(|| self.lock().block_forward(block, &mut x, &mut |event| traced.keep_input(event, &tensors)))
             .map_err(|error| traced.precise(error))?;
         Ok((traced.into_dict(py)?, rows(py, x, n_rows)?))
+    }
+
+    #[pyo3(signature = (ids, sums, /, *, with_output=false))]
+    fn sum_squares(&self, py: Python<'_>, ids: Vec<i64>, sums: &ImatrixSums, with_output: bool) -> Result<(), Error> {
+        let ids = token_ids(ids)?;
+        py.detach(|| {
+            let (mut engine, mut sums) = (self.lock(), sums.lock());
+            make_room(&mut sums, engine.model(), with_output)?;
+            let mut not_finite = None;
+            let result = engine.watch_inputs(&ids, with_output, &mut |event| {
+                let Event::LinearInput { tensor, expert, x, .. } = event else { return };
+                if !sums.add_rows(tensor, expert.unwrap_or(0), x) && not_finite.is_none() {
+                    not_finite = Some(tensor.to_owned());
+                }
+            });
+            match not_finite {
+                Some(tensor) => Err(EngineError::NotFinite { place: format!("input of {tensor}") }.into()),
+                None => result.map_err(Error::from),
+            }
+        })
     }
 
     #[pyo3(signature = (ids, /))]

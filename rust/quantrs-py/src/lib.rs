@@ -44,6 +44,7 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<safetensors::SafeTensors>()?;
     m.add_function(wrap_pyfunction!(safetensors::safetensors_header, m)?)?;
     m.add_class::<imatrix::Imatrix>()?;
+    m.add_class::<imatrix::ImatrixSums>()?;
     m.add_class::<files::Progress>()?;
     m.add_class::<files::Sources>()?;
     m.add_class::<files::PartFile>()?;

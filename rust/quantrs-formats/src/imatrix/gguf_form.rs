@@ -2,16 +2,19 @@
 
 use std::collections::HashMap;
 
-use super::{Imatrix, check_statistics, read_statistics};
+use super::raw::{Raw, RawEntry};
+use super::read_statistics;
+use super::sums::ImatrixSums;
 use crate::error::{FormatError, Place, Result};
-use crate::gguf::{GgufFile, TensorInfo, Value};
+use crate::ggml_types::GgmlType;
+use crate::gguf::{GgufFile, Header, NewValue, TensorInfo, Value};
 use crate::source::ReadAt;
 
 const SUMS_SUFFIX: &str = ".in_sum2";
 const COUNTS_SUFFIX: &str = ".counts";
 const F32_ID: u32 = 0;
 
-pub(super) fn read<S: ReadAt + ?Sized>(source: &S, file: &GgufFile) -> Result<Imatrix> {
+pub(super) fn read<S: ReadAt + ?Sized>(source: &S, file: &GgufFile) -> Result<Raw> {
     let chunk_count = metadata(file, "imatrix.chunk_count", |v| match v {
         Value::U32(n) => Some(n),
         _ => None,
@@ -25,26 +28,26 @@ pub(super) fn read<S: ReadAt + ?Sized>(source: &S, file: &GgufFile) -> Result<Im
     })?;
 
     let by_name: HashMap<&str, &TensorInfo> = file.tensors().iter().map(|t| (t.name.as_str(), t)).collect();
-    let mut imatrix = Imatrix { names: Vec::new(), weights: HashMap::new(), datasets, chunk_count };
+    let mut raw = Raw { entries: Vec::new(), datasets, chunk_count, is_legacy: false };
     for tensor in file.tensors() {
         if let Some(name) = tensor.name.strip_suffix(SUMS_SUFFIX) {
             let counts = by_name.get(format!("{name}{COUNTS_SUFFIX}").as_str());
             let counts = counts.ok_or_else(|| missing(file, tensor, name, COUNTS_SUFFIX))?;
-            imatrix.insert(name.to_owned(), column_weights(source, file, tensor, counts)?);
+            raw.entries.push(read_entry(source, file, name, tensor, counts)?);
         } else if let Some(name) = tensor.name.strip_suffix(COUNTS_SUFFIX)
             && !by_name.contains_key(format!("{name}{SUMS_SUFFIX}").as_str())
         {
             return Err(missing(file, tensor, name, SUMS_SUFFIX));
         }
     }
-    if imatrix.names.is_empty() {
+    if raw.entries.is_empty() {
         return Err(FormatError::Invalid {
             place: Place { path: file.path().into(), offset: 0, field: "tensors".into() },
             found: format!("{} tensors, none named *{SUMS_SUFFIX}", file.tensors().len()),
             expected: "statistics, as the imatrix tool writes them".into(),
         });
     }
-    Ok(imatrix)
+    Ok(raw)
 }
 
 /// A key that the file must have with a value that `read` understands.
@@ -79,32 +82,52 @@ fn read_tensor<S: ReadAt + ?Sized>(source: &S, file: &GgufFile, tensor: &TensorI
     read_statistics(source, &place(file, tensor), tensor.nbytes / 4)
 }
 
-/// Mean square of each column: sums / count, expert by expert; 1 for an expert that saw no token.
-fn column_weights<S: ReadAt + ?Sized>(
+fn read_entry<S: ReadAt + ?Sized>(
     source: &S,
     file: &GgufFile,
+    name: &str,
     sums: &TensorInfo,
     counts: &TensorInfo,
-) -> Result<Vec<f32>> {
-    let mut weights = read_tensor(source, file, sums)?;
-    let counts_read = read_tensor(source, file, counts)?;
-    if weights.len() % counts_read.len() != 0 {
+) -> Result<RawEntry> {
+    let (values, counts_read) = (read_tensor(source, file, sums)?, read_tensor(source, file, counts)?);
+    if values.len() % counts_read.len() != 0 {
         return Err(FormatError::Invalid {
             place: place(file, counts),
-            found: format!("{} counts for {} sums", counts_read.len(), weights.len()),
+            found: format!("{} counts for {} sums", counts_read.len(), values.len()),
             expected: "a whole number of sums for each count".into(),
         });
     }
-    let per_count = weights.len() / counts_read.len();
-    for (expert, count) in weights.chunks_exact_mut(per_count).zip(counts_read) {
-        // Half away from zero, as C's lround does; counts are whole in sound files.
-        let count = count.round();
-        if count > 0.0 {
-            expert.iter_mut().for_each(|v| *v /= count);
-        } else {
-            expert.fill(1.0);
+    // Half away from zero, as C's lround does; counts are whole in sound files.
+    let counts = counts_read.into_iter().map(f32::round).collect();
+    Ok(RawEntry { name: name.to_owned(), sums: values, counts, place: place(file, sums) })
+}
+
+/// A file of these sums, entries in this order, as the imatrix tool writes it.
+pub(super) fn write(sums: &ImatrixSums) -> Result<Vec<u8>> {
+    let mut header = Header::new(3)?;
+    let datasets = NewValue::List(sums.datasets.iter().map(|d| NewValue::Bytes(d.clone())).collect());
+    let number = |n: u32| NewValue::Int(i128::from(n));
+    header.set("general.type", "string".parse()?, &NewValue::Bytes(b"imatrix".to_vec()))?;
+    header.set("imatrix.datasets", "array[string]".parse()?, &datasets)?;
+    header.set("imatrix.chunk_count", "u32".parse()?, &number(sums.chunk_count()))?;
+    header.set("imatrix.chunk_size", "u32".parse()?, &number(sums.chunk_size))?;
+    let f32_type = GgmlType::by_id(F32_ID).expect("the first type of all");
+    let mut data = Vec::new();
+    for (name, entry) in &sums.entries {
+        let n_counts = entry.counts.len();
+        let tensors = [
+            (SUMS_SUFFIX, entry.sums.len() / n_counts, entry.sums.iter().map(|v| *v as f32).collect::<Vec<_>>()),
+            (COUNTS_SUFFIX, 1, entry.counts.iter().map(|n| *n as f32).collect()),
+        ];
+        for (suffix, n_cols, values) in tensors {
+            // Trailing sizes of 1 are not written.
+            let dims = [n_cols as u64, n_counts as u64];
+            let offset =
+                header.add_tensor(&format!("{name}{suffix}"), &dims[..if n_counts > 1 { 2 } else { 1 }], f32_type)?;
+            data.resize(offset as usize, 0);
+            data.extend(values.iter().flat_map(|v| v.to_le_bytes()));
         }
     }
-    check_statistics(&place(file, sums), &weights)?;
-    Ok(weights)
+    data.resize(header.data_len() as usize, 0);
+    Ok([header.to_bytes(), data].concat())
 }

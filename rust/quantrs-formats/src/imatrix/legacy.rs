@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::{Imatrix, check_statistics, read_statistics};
+use super::raw::{Raw, RawEntry};
+use super::read_statistics;
+use super::sums::ImatrixSums;
 use crate::error::{FormatError, Place, Result, preview};
 use crate::source::ReadAt;
 
@@ -62,11 +64,11 @@ impl<S: ReadAt + ?Sized> Reader<'_, S> {
     }
 }
 
-pub(super) fn read<S: ReadAt + ?Sized>(source: &S, path: &Path) -> Result<Imatrix> {
+pub(super) fn read<S: ReadAt + ?Sized>(source: &S, path: &Path) -> Result<Raw> {
     let mut reader = Reader { source, path, pos: 0 };
     let n_entries = reader.count("entry count", 1, i32::MAX as u64)?;
     reader.need(n_entries.saturating_mul(MIN_ENTRY_BYTES), "the entries")?;
-    let mut imatrix = Imatrix { names: Vec::new(), weights: HashMap::new(), datasets: Vec::new(), chunk_count: 0 };
+    let mut raw = Raw { entries: Vec::new(), datasets: Vec::new(), chunk_count: 0, is_legacy: true };
     let mut first_at: HashMap<String, u64> = HashMap::new();
     for i in 0..n_entries {
         let name_length_at = reader.pos;
@@ -75,37 +77,64 @@ pub(super) fn read<S: ReadAt + ?Sized>(source: &S, path: &Path) -> Result<Imatri
         let name = reader.bytes(name_len, &name_place.field)?;
         let name = String::from_utf8(name)
             .map_err(|e| FormatError::BadText { place: name_place.clone(), found: preview(e.as_bytes()) })?;
-        let weights = read_entry(&mut reader, &name)?;
+        let entry = read_entry(&mut reader, name.clone())?;
         if let Some(first) = first_at.insert(name.clone(), name_length_at) {
             return Err(FormatError::Duplicate { place: name_place, name, first });
         }
-        imatrix.insert(name, weights);
+        raw.entries.push(entry);
     }
     if reader.left() > 0 {
-        imatrix.chunk_count = reader.count("chunk count", 0, i32::MAX as u64)? as u32;
+        raw.chunk_count = reader.count("chunk count", 0, i32::MAX as u64)? as u32;
     }
     if reader.left() > 0 {
         let len = reader.count("length of the data set name", 0, i32::MAX as u64)?;
         let name = reader.bytes(len, "data set name")?;
         if !name.is_empty() {
-            imatrix.datasets.push(name);
+            raw.datasets.push(name);
         }
     }
-    Ok(imatrix)
+    Ok(raw)
 }
 
-/// Column weight = value / calls, or the value itself when there were no calls.
-fn read_entry<S: ReadAt + ?Sized>(reader: &mut Reader<'_, S>, name: &str) -> Result<Vec<f32>> {
-    let name = preview(name.as_bytes());
-    let n_calls = reader.i32(&format!("calls of '{name}'"))?;
-    let n_values = reader.count(&format!("value count of '{name}'"), 1, i32::MAX as u64)?;
-    let place = reader.place(format!("values of '{name}'"));
+fn read_entry<S: ReadAt + ?Sized>(reader: &mut Reader<'_, S>, name: String) -> Result<RawEntry> {
+    let shown = preview(name.as_bytes());
+    let n_calls = reader.i32(&format!("calls of '{shown}'"))?;
+    let n_values = reader.count(&format!("value count of '{shown}'"), 1, i32::MAX as u64)?;
+    let place = reader.place(format!("values of '{shown}'"));
     reader.need(4 * n_values, &place.field)?;
-    let mut values = read_statistics(reader.source, &place, n_values)?;
+    let sums = read_statistics(reader.source, &place, n_values)?;
     reader.pos += 4 * n_values;
-    if n_calls > 0 {
-        values.iter_mut().for_each(|v| *v /= n_calls as f32);
-        check_statistics(&place, &values)?;
+    Ok(RawEntry { name, sums, counts: vec![n_calls.max(0) as f32], place })
+}
+
+/// A file of these sums: per column the mean square, times the chunks that it was seen in. Entries that saw nothing are left out.
+pub(super) fn write(sums: &ImatrixSums) -> Vec<u8> {
+    let seen: Vec<_> = sums.entries.iter().filter(|(_, entry)| entry.counts.iter().any(|n| *n > 0)).collect();
+    let mut out = Vec::new();
+    put(&mut out, seen.len() as u64);
+    for (name, entry) in seen {
+        put(&mut out, name.len() as u64);
+        out.extend(name.as_bytes());
+        let most = entry.counts.iter().copied().max().unwrap_or(0);
+        let n_calls = most.div_ceil(u64::from(sums.chunk_size));
+        put(&mut out, n_calls);
+        put(&mut out, entry.sums.len() as u64);
+        let per_count = entry.sums.len() / entry.counts.len();
+        for (sums, count) in entry.sums.chunks_exact(per_count).zip(&entry.counts) {
+            for sum in sums {
+                let mean = if *count > 0 { *sum as f32 / *count as f32 } else { 1.0 };
+                out.extend((mean * n_calls as f32).to_le_bytes());
+            }
+        }
     }
-    Ok(values)
+    put(&mut out, u64::from(sums.chunk_count()));
+    let dataset = sums.datasets.last().map_or(&[][..], Vec::as_slice);
+    put(&mut out, dataset.len() as u64);
+    out.extend(dataset);
+    out
+}
+
+/// A count, as the form has it; what no model reaches is cut to the largest.
+fn put(out: &mut Vec<u8>, n: u64) {
+    out.extend(i32::try_from(n).unwrap_or(i32::MAX).to_le_bytes());
 }

@@ -2,6 +2,8 @@
 
 mod gguf_form;
 mod legacy;
+mod raw;
+mod sums;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -10,6 +12,9 @@ use crate::chunks::SourceFile;
 use crate::error::{FormatError, Place, Result};
 use crate::gguf::GgufFile;
 use crate::source::ReadAt;
+use raw::Raw;
+
+pub use sums::ImatrixSums;
 
 /// An importance matrix file: GGUF, or the legacy `.dat` (whatever does not begin with the GGUF magic).
 #[derive(Debug, Clone)]
@@ -40,12 +45,15 @@ impl Imatrix {
     }
 
     fn parse<S: ReadAt + ?Sized>(source: &S, path: &Path) -> Result<Self> {
-        let mut magic = [0; 4];
-        let is_gguf = source.size() >= 4 && {
-            source.read_exact_at(0, &mut magic).map_err(FormatError::io(path, "read"))?;
-            &magic == b"GGUF"
-        };
-        if is_gguf { gguf_form::read(source, &GgufFile::parse(source, path)?) } else { legacy::read(source, path) }
+        let raw = read_raw(source, path)?;
+        let (datasets, chunk_count) = (raw.datasets.clone(), raw.chunk_count);
+        let mut imatrix = Imatrix { names: Vec::new(), weights: HashMap::new(), datasets, chunk_count };
+        for entry in raw.entries {
+            let weights = entry.column_weights(raw.is_legacy)?;
+            imatrix.names.push(entry.name.clone());
+            imatrix.weights.insert(entry.name, weights);
+        }
+        Ok(imatrix)
     }
 
     /// Names of the weight tensors, in the file's order.
@@ -71,13 +79,16 @@ impl Imatrix {
     pub fn chunk_count(&self) -> u32 {
         self.chunk_count
     }
+}
 
-    /// False when the name is there already.
-    fn insert(&mut self, name: String, weights: Vec<f32>) -> bool {
-        let new = self.weights.insert(name.clone(), weights).is_none();
-        self.names.push(name);
-        new
-    }
+/// A file as it lies, in either form.
+fn read_raw<S: ReadAt + ?Sized>(source: &S, path: &Path) -> Result<Raw> {
+    let mut magic = [0; 4];
+    let is_gguf = source.size() >= 4 && {
+        source.read_exact_at(0, &mut magic).map_err(FormatError::io(path, "read"))?;
+        &magic == b"GGUF"
+    };
+    if is_gguf { gguf_form::read(source, &GgufFile::parse(source, path)?) } else { legacy::read(source, path) }
 }
 
 /// Reads `n` little-endian f32 that are known to lie within the source; refuses what no statistic can be.

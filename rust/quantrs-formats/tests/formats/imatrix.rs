@@ -1,7 +1,7 @@
 //! Importance matrices, both forms: those of the real tool, and damaged ones.
 
 use crate::common::{ARRAY, File, STRING, U32, array, golden, golden_bytes, key_value, string, tensor, u32_value};
-use quantrs_formats::{FormatError, Imatrix};
+use quantrs_formats::{FormatError, Imatrix, ImatrixSums};
 
 fn refusal(bytes: &[u8]) -> String {
     Imatrix::from_bytes(bytes).unwrap_err().to_string()
@@ -195,4 +195,27 @@ fn a_large_file_that_is_no_imatrix_is_refused_from_its_first_bytes() {
     file.set_len(1 << 40).unwrap();
     let message = Imatrix::open(&path).unwrap_err().to_string();
     assert!(message.contains("entry count: found 0"), "{message}");
+}
+
+#[test]
+fn sums_are_written_as_the_real_tool_writes_them() {
+    let mut sums = ImatrixSums::new(512);
+    sums.merge(golden("tiny.imatrix.gguf")).unwrap();
+    assert_eq!(sums.to_gguf().unwrap(), golden_bytes("tiny.imatrix.gguf"));
+    assert_eq!(sums.to_legacy(), golden_bytes("tiny.imatrix.dat"));
+}
+
+#[test]
+fn experts_are_summed_apart_and_a_common_count_is_each_ones() {
+    let mut sums = ImatrixSums::new(2);
+    sums.expect("w", 2, 3).unwrap();
+    assert!(sums.add_rows("w", 1, &[1.0, 2.0, 3.0, 0.0, -1.0, 1.0]));
+    assert!(!sums.add_rows("w", 1, &[f32::MAX, 0.0, 0.0]));
+    assert_eq!(sums.counts().collect::<Vec<_>>(), [("w", &[0, 3][..])]);
+    let message = sums.expect("w", 2, 4).unwrap_err().to_string();
+    assert!(message.contains("2 counts and 6 sums") && message.contains("one model alone"), "{message}");
+    sums.expect("dense", 1, 4).unwrap();
+    sums.add_rows("dense", 0, &[0.0; 8]);
+    sums.expect("dense", 2, 2).unwrap();
+    assert_eq!(sums.counts().next(), Some(("dense", &[2, 2][..])));
 }

@@ -1,0 +1,162 @@
+//! An importance matrix while it is computed: sums of squares of what each column of a weight is multiplied with.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::raw::RawEntry;
+use super::{gguf_form, legacy, read_raw};
+use crate::chunks::SourceFile;
+use crate::error::{FormatError, Result};
+
+/// Rows whose squares are summed in float32 before they go to the sum in float64: few enough for the error to stay at rounding.
+const GROUP: usize = 16;
+
+/// Sums of squares and counts of tokens, by weight, in float64.
+#[derive(Debug, Clone)]
+pub struct ImatrixSums {
+    /// Tokens of a chunk.
+    pub(super) chunk_size: u32,
+    /// The texts, as bytes: file names need not be UTF-8.
+    pub(super) datasets: Vec<Vec<u8>>,
+    /// In the order of the names' bytes, as files have them.
+    pub(super) entries: BTreeMap<String, Entry>,
+}
+
+/// One weight.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    /// Of all experts: as many times the columns as there are counts, but for an old file that counts experts together.
+    pub(super) sums: Vec<f64>,
+    /// Tokens seen: one number, or one for each expert.
+    pub(super) counts: Vec<u64>,
+}
+
+impl Entry {
+    /// A file may count all experts together: each of them saw so many then.
+    fn count_experts(&mut self, n_counts: usize) {
+        if let [count] = self.counts[..] {
+            self.counts = vec![count; n_counts];
+        }
+    }
+
+    fn sizes(&self) -> (usize, usize) {
+        (self.counts.len(), self.sums.len())
+    }
+}
+
+impl ImatrixSums {
+    /// Nothing yet; a chunk has `chunk_size` tokens, at least 1.
+    #[must_use]
+    pub fn new(chunk_size: u32) -> Self {
+        Self { chunk_size: chunk_size.max(1), datasets: Vec::new(), entries: BTreeMap::new() }
+    }
+
+    /// Note a text; it is the last one now.
+    pub fn add_dataset(&mut self, name: Vec<u8>) {
+        self.datasets.push(name);
+    }
+
+    /// The texts.
+    #[must_use]
+    pub fn datasets(&self) -> &[Vec<u8>] {
+        &self.datasets
+    }
+
+    /// Chunks seen by the weight that saw most.
+    #[must_use]
+    pub fn chunk_count(&self) -> u32 {
+        let most = self.entries.values().flat_map(|e| &e.counts).copied().max().unwrap_or(0);
+        u32::try_from(most / u64::from(self.chunk_size)).unwrap_or(u32::MAX)
+    }
+
+    /// Weights and how many tokens each, or each of its experts, saw.
+    pub fn counts(&self) -> impl Iterator<Item = (&str, &[u64])> {
+        self.entries.iter().map(|(name, entry)| (name.as_str(), entry.counts.as_slice()))
+    }
+
+    /// Make room for a weight, of `n_counts` experts (1 where it has none).
+    ///
+    /// # Errors
+    /// [`FormatError::Edit`]: there are sums of another size, from a file of another model.
+    pub fn expect(&mut self, name: &str, n_counts: usize, n_cols: usize) -> Result<()> {
+        let empty = || Entry { sums: vec![0.0; n_counts * n_cols], counts: vec![0; n_counts] };
+        let entry = self.entries.entry(name.to_owned()).or_insert_with(empty);
+        entry.count_experts(n_counts);
+        let (found, expected) = (entry.sizes(), (n_counts, n_counts * n_cols));
+        if found == expected { Ok(()) } else { Err(other_size(name, found, expected)) }
+    }
+
+    /// Add the rows `x: [n, n_cols]` that went into a weight, or into one of its experts. False when a sum is not finite any more.
+    ///
+    /// # Panics
+    /// When [`expect`](Self::expect) did not make room.
+    pub fn add_rows(&mut self, name: &str, expert: usize, x: &[f32]) -> bool {
+        let entry = self.entries.get_mut(name).expect("room was made");
+        let n_cols = entry.sums.len() / entry.counts.len();
+        entry.counts[expert] += (x.len() / n_cols) as u64;
+        add_squares(&mut entry.sums[expert * n_cols..][..n_cols], x)
+    }
+
+    /// Add what a file of either form holds.
+    ///
+    /// # Errors
+    /// [`FormatError`]: the file cannot be read, or is of another model than what is there.
+    pub fn merge(&mut self, path: impl AsRef<Path>) -> Result<()> {
+        let source = SourceFile::open(path)?;
+        let raw = read_raw(&source, source.path())?;
+        // The legacy form counts chunks; how long they were it does not say.
+        let factor = if raw.is_legacy { self.chunk_size } else { 1 };
+        for RawEntry { name, sums, counts, .. } in raw.entries {
+            let sums: Vec<f64> = sums.iter().map(|v| f64::from(*v) * f64::from(factor)).collect();
+            let counts: Vec<u64> = counts.iter().map(|n| *n as u64 * u64::from(factor)).collect();
+            let mut new = Entry { sums, counts };
+            let Some(entry) = self.entries.get_mut(&name) else {
+                self.entries.insert(name, new);
+                continue;
+            };
+            entry.count_experts(new.counts.len());
+            new.count_experts(entry.counts.len());
+            if entry.sizes() != new.sizes() {
+                return Err(other_size(&format!("{}: {name}", source.path().display()), new.sizes(), entry.sizes()));
+            }
+            entry.sums.iter_mut().zip(new.sums).for_each(|(a, b)| *a += b);
+            entry.counts.iter_mut().zip(new.counts).for_each(|(a, b)| *a += b);
+        }
+        self.datasets.extend(raw.datasets);
+        Ok(())
+    }
+
+    /// A GGUF file of these sums.
+    ///
+    /// # Errors
+    /// [`FormatError`]: a weight's name is too long for GGUF.
+    pub fn to_gguf(&self) -> Result<Vec<u8>> {
+        gguf_form::write(self)
+    }
+
+    /// A file of these sums in the legacy form.
+    #[must_use]
+    pub fn to_legacy(&self) -> Vec<u8> {
+        legacy::write(self)
+    }
+}
+
+fn other_size(name: &str, found: (usize, usize), expected: (usize, usize)) -> FormatError {
+    let say = |(n_counts, n_sums): (usize, usize)| format!("{n_counts} counts and {n_sums} sums");
+    let expected = format!("{}; matrices of one model alone can be merged", say(expected));
+    FormatError::Edit { what: name.to_owned(), found: say(found), expected }
+}
+
+/// `sums[j] += x[i, j]^2`, in the order of the rows; false when a sum is not finite then.
+fn add_squares(sums: &mut [f64], x: &[f32]) -> bool {
+    let n_cols = sums.len();
+    let mut partial = vec![0.0f32; n_cols];
+    for rows in x.chunks(GROUP * n_cols) {
+        partial.fill(0.0);
+        for row in rows.chunks_exact(n_cols) {
+            partial.iter_mut().zip(row).for_each(|(sum, v)| *sum += v * v);
+        }
+        sums.iter_mut().zip(&partial).for_each(|(sum, p)| *sum += f64::from(*p));
+    }
+    sums.iter().all(|sum| sum.is_finite())
+}
