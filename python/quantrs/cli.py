@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from quantrs.cli_parser import Command, build_parser, quantize_options
+from quantrs.cli_parser import Command, build_parser, calibration_options, quantize_options
 from quantrs.errors import InputError, QuantrsError, UsageError
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def quantize(args: argparse.Namespace) -> int:
             args.src,
             args.dst,
             quantize_options(args),
+            calibration=calibration_options(args),
             threads=args.threads,
             force=args.force,
             resume=args.resume,
@@ -91,6 +92,35 @@ def _telling_how_to_resume(args: argparse.Namespace, watcher: "StderrWatcher") -
         if watcher.kept_files:
             _complain(f"what is done so far is kept beside {args.dst}; go on with:\n  {_resume_line()}")
         raise
+
+
+def imatrix(args: argparse.Namespace) -> int:
+    """Write an importance matrix."""
+    from quantrs.calibration.imatrix import make_imatrix
+    from quantrs.chunk_progress import StepLine
+
+    line = StepLine()
+    try:
+        made = make_imatrix(
+            args.model,
+            args.out,
+            text=args.text,
+            ctx=args.ctx,
+            chunks=args.chunks,
+            process_output=args.process_output,
+            merge=args.merge,
+            min_coverage=getattr(args, "min_coverage", None),
+            pre=args.pre,
+            threads=args.threads,
+            force=args.force,
+            watch=lambda n_done, n_all: line.show(n_done, n_all, "summing squares"),
+        )
+    finally:
+        line.close()
+    for text in made.coverage.notices():
+        _complain(text)
+    _show(args, made.to_json, lambda: str(made))
+    return _DONE
 
 
 def plan(args: argparse.Namespace) -> int:
@@ -220,6 +250,7 @@ def doctor(args: argparse.Namespace) -> int:
 COMMANDS: dict[str, Command] = {
     "quantize": quantize,
     "convert": convert,
+    "imatrix": imatrix,
     "plan": plan,
     "inspect": inspect,
     "verify": verify,

@@ -4,15 +4,23 @@ import argparse
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from quantrs.errors import UsageError
 from quantrs.options import QuantizeOptions, parse_prune_layers, parse_tensor_type, read_tensor_type_file
 
-__all__ = ["Command", "build_parser", "quantize_options"]
+if TYPE_CHECKING:
+    from quantrs.calibration.options import CalibrationOptions
+
+__all__ = ["Command", "build_parser", "calibration_options", "quantize_options"]
 
 _LEAST_CTX = 8
 """`quantrs.evaluation.MIN_CTX`, which is not imported here because start-up counts."""
 
 _MODEL = "GGUF model (of a split one, the first file) or checkpoint folder"
+
+_CALIBRATION = "sequences length seed sequential memory_budget min_coverage"
+_TEXTS = "plain text, *.jsonl with text or messages, or *.npy of token ids; a text that comes with quantrs unless given"
 
 Command = Callable[[argparse.Namespace], int]
 """Does the work of a command, and returns the exit code."""
@@ -60,6 +68,7 @@ def build_parser(version: str, commands: dict[str, Command]) -> argparse.Argumen
     _add_source_options(sub)
     _add_lora(sub)
     _add_writing(sub)
+    _add_calibration(sub)
     sub.add_argument("--error", action="store_true", help="measure the error of every tensor group against the source")
     _add_output(sub)
 
@@ -84,6 +93,31 @@ def build_parser(version: str, commands: dict[str, Command]) -> argparse.Argumen
     _add_source_options(sub)
     _add_lora(sub)
     _add_writing(sub)
+    _add_output(sub)
+
+    sub = add(
+        "imatrix",
+        "compute an importance matrix",
+        details=(
+            "Runs MODEL over a text and sums the squares of what each column of a weight is multiplied with: entries and files are those\n"
+            "of llama-imatrix. An OUT that ends in .dat is written in the legacy form. Without MODEL, files are merged."
+        ),
+        examples=(
+            "imatrix model-f16.gguf --text calibration.txt -o model.imatrix.gguf\n"
+            "imatrix --merge a.imatrix.gguf --merge b.imatrix.gguf -o both.imatrix.gguf"
+        ),
+    )
+    sub.add_argument("model", metavar="MODEL", nargs="?", help=_MODEL)
+    sub.add_argument("-o", "--out", metavar="OUT", required=True, help="file to write")
+    sub.add_argument("--text", metavar="FILE", help=_TEXTS)
+    sub.add_argument("--ctx", metavar="N", type=_count_from(_LEAST_CTX), default=512, help="tokens per chunk, 512 unless given")
+    sub.add_argument("--chunks", metavar="N", type=_count_from(1), help="stop after so many chunks")
+    sub.add_argument("--process-output", action="store_true", help="also the output matrix, where the model has one of its own")
+    sub.add_argument("--merge", metavar="FILE", action="append", default=[], help="matrix to add, of either form; may be repeated")
+    _add_coverage(sub)
+    sub.add_argument("--pre", metavar="NAME", help="pre-tokenizer of a checkpoint folder, where its own is not recognised")
+    _add_threads(sub)
+    sub.add_argument("--force", action="store_true", help="replace OUT if it exists")
     _add_output(sub)
 
     sub = add(
@@ -257,6 +291,59 @@ def quantize_options(args: argparse.Namespace) -> QuantizeOptions:
         pre=args.pre,
         arch=args.arch,
         lora=tuple(getattr(args, "lora", ())),
+    )
+
+
+def calibration_options(args: argparse.Namespace) -> "CalibrationOptions | None":
+    """Read what `_add_calibration` took; None without ``--calib``.
+
+    Raises
+    ------
+    UsageError
+        A value is out of range, or there is one without ``--calib``.
+    """
+    from quantrs.calibration.options import CalibrationOptions
+
+    given = {name: getattr(args, name) for name in _CALIBRATION.split() if hasattr(args, name)}
+    if args.calib is None:
+        if given:
+            raise UsageError(f"{', '.join(sorted(given))}: options of a calibration; add --calib FILE")
+        return None
+    return CalibrationOptions(text=None if args.calib == "default" else args.calib, **given)
+
+
+def _add_calibration(sub: argparse.ArgumentParser) -> None:
+    """Fields of `CalibrationOptions` by their names; what is not given stays out of the namespace."""
+
+    def option(flag: str, name: str, kind: Callable[[str], object], text: str, metavar: str = "N") -> None:
+        sub.add_argument(flag, dest=name, metavar=metavar, type=kind, default=argparse.SUPPRESS, help=text)
+
+    sub.add_argument(
+        "--calib",
+        metavar="FILE",
+        help="calibrate with this: plain text, *.jsonl, *.npy of token ids, or 'default': a text that comes with quantrs",
+    )
+    option("--calib-sequences", "sequences", _count_from(1), "sequences to use, spread over the text")
+    option("--calib-length", "length", _count_from(_LEAST_CTX), "tokens of a sequence, 512 unless given")
+    option("--calib-seed", "seed", _count_from(0, 2**64), "of the choice of sequences, 0 unless given")
+    option("--calib-memory", "memory_budget", _byte_count, "hidden states held in memory, 1GiB unless given; more go to a file", "SIZE")
+    sub.add_argument(
+        "--no-sequential",
+        dest="sequential",
+        action="store_false",
+        default=argparse.SUPPRESS,
+        help="calibrate every block on what the original ones before it give",
+    )
+    _add_coverage(sub)
+
+
+def _add_coverage(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--min-coverage",
+        metavar="X",
+        type=float,
+        default=argparse.SUPPRESS,
+        help="fail when a smaller part of the experts, 0 to 1, saw enough tokens; those that did not are listed otherwise",
     )
 
 

@@ -13,7 +13,7 @@ from quantrs.journal import Job
 if TYPE_CHECKING:
     from quantrs.plan import Plan
 
-__all__ = ["fingerprint", "source_stamp"]
+__all__ = ["fingerprint", "source_hash", "source_stamp"]
 
 
 def fingerprint(source: "_native.Gguf", plan: "Plan") -> Job:
@@ -25,7 +25,7 @@ def fingerprint(source: "_native.Gguf", plan: "Plan") -> Job:
     return Job(
         version=_native.__version__,
         source=source_stamp(source),
-        source_header=_hash(_source_pieces(source)),
+        source_header=source_hash(source),
         type=plan.file_type,
         options=repr(plan.options),
         imatrix=None if imatrix is None else _hash([_first_bytes(imatrix, None)]),
@@ -50,6 +50,17 @@ def source_stamp(source: "_native.Gguf") -> tuple[tuple[str, int, int], ...]:
             raise FileError(f"{path}: cannot look at the source: {error.strerror}") from error
         stamps.append((os.path.realpath(path), found.st_size, found.st_mtime_ns))
     return tuple(stamps)
+
+
+def source_hash(source: "_native.Gguf") -> str:
+    """Of headers, and of how tensors are assembled; with `source_stamp` it tells sources apart.
+
+    Raises
+    ------
+    FileError
+        A file has gone.
+    """
+    return _hash(_source_pieces(source))
 
 
 def _source_pieces(source: "_native.Gguf") -> Iterator[bytes]:

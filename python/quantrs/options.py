@@ -31,6 +31,8 @@ class QuantizeOptions:
     """File type as the user wrote it: a name of `quantrs.schemes.FILE_TYPES`, an alias, or a numeric id."""
     imatrix: str | None = None
     """Path of the importance matrix, exactly as given: this text goes into the written file."""
+    imatrix_label: str | None = None
+    """What the written file calls the importance matrix; its path when not given."""
     include_weights: tuple[str, ...] = ()
     """Only importance entries whose name contains one of these are used."""
     exclude_weights: tuple[str, ...] = ()

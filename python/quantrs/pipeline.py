@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from os import PathLike
 
+    from quantrs.calibration.options import CalibrationOptions
     from quantrs.journal import Job, Record
     from quantrs.plan import TensorPlan
 
@@ -50,6 +51,7 @@ def quantize_checkpoint(
     pre: str | None = None,
     arch: str | None = None,
     lora: Sequence[str] = (),
+    calibration: "CalibrationOptions | None" = None,
     threads: int | None = None,
     force: bool = False,
     resume: bool = False,
@@ -93,6 +95,8 @@ def quantize_checkpoint(
         ``"generic"``: keep the tensors of a checkpoint folder as they are called, whatever model they belong to.
     lora : sequence of str
         ``DIR`` or ``DIR:SCALE``: adapters of PEFT to add to the weights of a checkpoint folder first.
+    calibration : CalibrationOptions, optional
+        Compute the importance matrix from a text; the written file names the text.
     threads : int, optional
         By default all CPUs that the process may use. The bytes do not depend on it.
     force : bool
@@ -142,7 +146,17 @@ def quantize_checkpoint(
         arch=arch,
         lora=tuple(lora),
     )
-    return quantize_gguf(src, dst, options, threads=threads, force=force, resume=resume, measure=measure, watcher=watcher or Watcher())
+    return quantize_gguf(
+        src,
+        dst,
+        options,
+        calibration=calibration,
+        threads=threads,
+        force=force,
+        resume=resume,
+        measure=measure,
+        watcher=watcher or Watcher(),
+    )
 
 
 def quantize_gguf(
@@ -150,6 +164,7 @@ def quantize_gguf(
     dst: "str | PathLike[str]",
     options: QuantizeOptions,
     *,
+    calibration: "CalibrationOptions | None" = None,
     threads: int | None,
     force: bool,
     resume: bool,
@@ -157,10 +172,17 @@ def quantize_gguf(
     watcher: Watcher,
 ) -> Report:
     """`quantize_checkpoint` with its options as one record."""
-    started = time.perf_counter()
-    with opened(os.fspath(src), Path(dst), pre=options.pre, arch=options.arch, lora=options.lora) as source:
+    started, dst = time.perf_counter(), Path(dst)
+    threads = thread_counts.checked(threads)
+    with opened(os.fspath(src), dst, pre=options.pre, arch=options.arch, lora=options.lora) as source, ExitStack() as stack:
+        if calibration is not None:
+            from quantrs.calibration.for_gguf import with_imatrix
+
+            options = stack.enter_context(
+                with_imatrix(source, dst, options, calibration, threads=threads, force=force, resume=resume, watcher=watcher)
+            )
         return write_gguf(
-            source, Path(dst), options, started=started, threads=threads, force=force, resume=resume, measure=measure, watcher=watcher
+            source, dst, options, started=started, threads=threads, force=force, resume=resume, measure=measure, watcher=watcher
         )
 
 

@@ -343,7 +343,7 @@ class _Planner:
     def _main_header(self) -> GgufHeader:
         overrides = list(self.overrides)
         if self.imatrix is not None and self.options.imatrix is not None:
-            overrides += imatrix_keys(self.options.imatrix, self.imatrix, len(self.imatrix_names))
+            overrides += imatrix_keys(self.options.imatrix_label or self.options.imatrix, self.imatrix, len(self.imatrix_names))
         return main_header(
             self.gguf,
             self.file_type,

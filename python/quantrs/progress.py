@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from quantrs.chunk_progress import StepLine
 from quantrs.plan_text import plan_summary
 from quantrs.text import human_bytes, printable
 
@@ -44,6 +45,9 @@ class Watcher:
     def notice(self, text: str) -> None:
         """Something that the user should know but that does not stop the work."""
 
+    def calibrated(self, n_done: int, n_all: int) -> None:
+        """So many of the sequences of a calibration have been run."""
+
     def start(self, total_bytes: int) -> None:
         """The work begins; `total_bytes` of source data will be read."""
 
@@ -64,10 +68,20 @@ class StderrWatcher(Watcher, ABC):
         self.kept_files: tuple[Path, ...] = ()
         self._total_bytes = 0
         self._started = 0.0
+        self._calibration: StepLine | None = None
 
     def notice(self, text: str) -> None:
         """Print it."""
         print(f"quantrs: {printable(text)}", file=sys.stderr)
+
+    def calibrated(self, n_done: int, n_all: int) -> None:
+        """Show it, after a second."""
+        if self._calibration is None:
+            self._calibration = StepLine()
+        self._calibration.show(n_done, n_all, "calibrating")
+        if n_done == n_all:
+            self._calibration.close()
+            self._calibration = None
 
     def planned(self, plan: "Plan") -> None:
         """Print what the types add up to."""

@@ -1,0 +1,129 @@
+"""The importance matrix of a quantization, computed on the way from a calibration text.
+
+It lies beside the output DST as ``.DST.KEY.quantrs-imatrix`` until DST is whole; KEY tells model, text and options, so that a run that
+goes on takes up the matrix of the same job only.
+"""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantrs import _native, output
+from quantrs.calibration.coverage import Coverage
+from quantrs.calibration.imatrix import add_squares, dataset_name, engine_for, write_whole
+from quantrs.calibration.sequences import read_sequences
+from quantrs.errors import UsageError
+from quantrs.fingerprint import source_hash, source_stamp
+from quantrs.journal import journal_path
+from quantrs.plan import Plan
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from quantrs._native import Engine, Gguf, ImatrixSums
+    from quantrs.calibration.options import CalibrationOptions
+    from quantrs.options import QuantizeOptions
+    from quantrs.progress import Watcher
+
+__all__ = ["with_imatrix"]
+
+_SUFFIX = ".quantrs-imatrix"
+
+
+@contextmanager
+def with_imatrix(
+    source: "Gguf",
+    dst: Path,
+    options: "QuantizeOptions",
+    calibration: "CalibrationOptions",
+    *,
+    threads: int | None,
+    force: bool,
+    resume: bool,
+    watcher: "Watcher",
+) -> "Iterator[QuantizeOptions]":
+    """The options with an importance matrix, which is there for as long as the block runs; longer, if the block leaves work to resume.
+
+    Before the text is run, everything is checked that can be known by then: the text, the plan, the disk.
+
+    Raises
+    ------
+    UsageError
+        An importance matrix is given already.
+    InputError, FormatError, FileError
+        As `read_sequences`, `Plan.check` and `add_squares`; or too few experts are covered.
+    """
+    if options.imatrix is not None:
+        raise UsageError("--calib computes an importance matrix and --imatrix gives one; keep one of them")
+    sequences = read_sequences(calibration, source)
+    path = _path(dst, _key(source, sequences, calibration))
+    options = dataclasses.replace(options, imatrix=os.fspath(path), imatrix_label=dataset_name(calibration))
+    if not (resume and path.is_file()):
+        engine = engine_for(source, calibration.length, threads)
+        _check_plan(source, dst, options, engine, calibration, force=force, resume=resume)
+        sums = _empty(engine, calibration)
+        add_squares(engine, sequences, sums, watch=watcher.calibrated)
+        coverage = Coverage.of(sums.counts())
+        for text in coverage.notices():
+            watcher.notice(text)
+        coverage.check(calibration.min_coverage)
+        write_whole(path, sums.to_bytes())
+    try:
+        yield options
+    except BaseException:
+        if not journal_path(dst).exists():
+            path.unlink(missing_ok=True)
+        raise
+    for old in dst.parent.iterdir():
+        if old.name.startswith(f".{dst.name}.") and old.name.endswith(_SUFFIX):
+            old.unlink(missing_ok=True)
+
+
+def _path(dst: Path, key: str) -> Path:
+    return dst.with_name(f".{dst.name}.{key}{_SUFFIX}")
+
+
+def _key(source: "Gguf", sequences: "NDArray[np.int32]", calibration: "CalibrationOptions") -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for piece in (_native.__version__, source_hash(source), source_stamp(source), dataset_name(calibration), sequences.shape):
+        digest.update(repr(piece).encode("utf-8", "surrogateescape"))
+    digest.update(sequences.astype("<i4").tobytes())
+    return digest.hexdigest()
+
+
+def _empty(engine: "Engine", calibration: "CalibrationOptions") -> "ImatrixSums":
+    sums = _native.ImatrixSums(calibration.length)
+    sums.expect(engine)
+    sums.add_dataset(dataset_name(calibration))
+    return sums
+
+
+def _check_plan(
+    source: "Gguf",
+    dst: Path,
+    options: "QuantizeOptions",
+    engine: "Engine",
+    calibration: "CalibrationOptions",
+    *,
+    force: bool,
+    resume: bool,
+) -> None:
+    """Plan with a matrix that has every entry and knows nothing: types and sizes are those of the real one."""
+    path = _path(dst, "plan")
+    if not dst.parent.is_dir():
+        output.check_names(Plan.for_gguf(source, dataclasses.replace(options, imatrix=None, imatrix_label=None), os.fspath(dst)), [])
+    write_whole(path, _empty(engine, calibration).to_bytes())
+    try:
+        plan = Plan.for_gguf(source, dataclasses.replace(options, imatrix=os.fspath(path)), os.fspath(dst))
+    finally:
+        path.unlink(missing_ok=True)
+    output.check_names(plan, [*source.files, *(name for name in (calibration.text, options.recipe) if name)])
+    plan.check()
+    if not force and not resume:
+        output.check_absent(plan.files)
+    output.check_room(plan)
