@@ -1,10 +1,10 @@
 //! AWQ's second search: the largest weights of a group clipped, so that all others lie on a finer grid.
 
 use crate::SolverError;
+use crate::column_major::add_product;
 use crate::error::check_finite;
 use crate::grid::Grid;
 use crate::lanes::{ROWS, largest, limited, transpose};
-use crate::product::add_product;
 use quantrs_simd::Level;
 use rayon::prelude::*;
 

@@ -8,10 +8,10 @@
 
 use crate::SolverError;
 use crate::awq::{AwqProblem, AwqSearch};
+use crate::column_major::{add_product, column_dots};
 use crate::error::check_finite;
 use crate::grid::Grid;
 use crate::lanes::{ROWS, transpose};
-use crate::product::{add_product, column_dots};
 use quantrs_kernels::elementwise::Activation;
 use quantrs_simd::Level;
 use rayon::prelude::*;

@@ -5,11 +5,11 @@
 mod awq;
 mod awq_clip;
 mod awq_loss;
+mod column_major;
 mod error;
 mod grid;
 mod grid_search;
 mod lanes;
-mod product;
 mod round_to_nearest;
 mod smoothquant;
 
