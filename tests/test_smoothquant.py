@@ -95,3 +95,33 @@ def test_statistics_of_the_input_are_all_that_is_needed() -> None:
 def test_what_does_not_fit_is_refused(x_max: list[float], weights: list[np.ndarray], alpha: float, message: str) -> None:
     with pytest.raises(InputError, match=message):
         qr.smooth_scales(x_max, weights, alpha=alpha)
+
+
+def test_the_best_alpha_depends_on_the_outliers_of_the_input() -> None:
+    rng = np.random.default_rng(2)
+    x, w = rng.standard_normal((200, 256), np.float32), rng.standard_normal((64, 256), np.float32)
+    x[:, ::50] *= 40
+    found = qr.smooth_search(x, [w[:40], w[40:]])
+    s = found.scales
+    assert np.array_equal(s, qr.smooth_scales(np.abs(x).max(axis=0), [w], alpha=found.alpha))
+    assert 0 < found.alpha < 1
+    assert found.losses.min() < 0.5 * found.losses[0]
+
+    def rounded(rows: np.ndarray) -> np.ndarray:
+        scale = np.abs(rows).max(axis=1, keepdims=True) / 127
+        return np.rint(rows / scale) * scale
+
+    want = np.square(rounded(x / s) @ rounded(w * s).T - x @ w.T).mean()
+    assert found.losses.min() == pytest.approx(float(want), rel=1e-3)
+    one, three = (qr.smooth_search(x, [w], threads=threads) for threads in (1, 3))
+    assert np.array_equal(one.losses, three.losses)
+
+
+def test_nothing_to_search_is_refused() -> None:
+    x, w = np.ones((3, 2), np.float32), np.ones((2, 2), np.float32)
+    with pytest.raises(InputError, match="alphas: found none"):
+        qr.smooth_search(x, [w], alphas=())
+    with pytest.raises(InputError, match=r"x: found the shape \(0, 2\)"):
+        qr.smooth_search(x[:0], [w])
+    found = qr.smooth_search(0 * x, [w])
+    assert found.losses.tolist() == [0.0] * 11

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from quantrs.huggingface.export import export_gguf
     from quantrs.pipeline import quantize_checkpoint
     from quantrs.report import Report
-    from quantrs.smoothquant import smooth_scales
+    from quantrs.smoothquant import SmoothScales, smooth_scales, smooth_search
 
 __all__ = [
     "ArrayError",
@@ -55,6 +55,7 @@ __all__ = [
     "QuantrsWarning",
     "Report",
     "Session",
+    "SmoothScales",
     "Tensor",
     "UsageError",
     "__version__",
@@ -69,6 +70,7 @@ __all__ = [
     "quantize_checkpoint",
     "quantize_groups",
     "smooth_scales",
+    "smooth_search",
     "types",
 ]
 
@@ -87,6 +89,7 @@ _HOMES = {
     "QuantrsWarning": "errors",
     "Report": "report",
     "Session": "engine",
+    "SmoothScales": "smoothquant",
     "Tensor": "checkpoint",
     "UsageError": "errors",
     "__version__": "_native",
@@ -101,6 +104,7 @@ _HOMES = {
     "quantize_checkpoint": "pipeline",
     "quantize_groups": "group_quantized",
     "smooth_scales": "smoothquant",
+    "smooth_search": "smoothquant",
     "types": "block_types",
 }
 
