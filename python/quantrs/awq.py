@@ -121,6 +121,8 @@ def awq_search(
     """
     if inspect not in ("linear", "gated"):
         raise InputError(f"inspect: found {inspect!r}, expected 'linear' or 'gated'")
+    if n_grid < 1:
+        raise InputError(f"n_grid: found {n_grid}, expected at least 1")
     values, is_gram = _inputs(x)
     if is_gram and inspect == "gated":
         raise InputError("inspect: gated outputs need the input itself; pass x as an array of tokens")
@@ -204,6 +206,8 @@ def awq_clip(
     >>> thresholds.shape, bool((thresholds <= np.abs(w).reshape(2, 2, 128).max(axis=2)).all())
     ((2, 2), True)
     """
+    if n_grid < 1 or not 1 / n_grid <= max_shrink <= 1:
+        raise InputError(f"max_shrink: found {max_shrink} in steps of 1/{n_grid}, expected at least one step and at most 1")
     values, is_gram = _inputs(x)
     if not is_gram:
         if max_tokens < 1:
@@ -220,7 +224,7 @@ def awq_clip(
         group_size=group_size,
         symmetric=not zero_point,
         n_grid=n_grid,
-        n_steps=int(max_shrink * n_grid),
+        n_steps=int(max_shrink * n_grid + 1e-9),
         rule=rule,
         scale_type=scale_type,
         threads=thread_counts.checked(threads),

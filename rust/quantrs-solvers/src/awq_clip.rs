@@ -216,3 +216,69 @@ fn thresholds_at<const N: usize>(m: &[f32; N], step: usize, n_grid: usize) -> [f
     }
     limit
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grid::{Rule, ScaleType};
+
+    /// Whole numbers between -8 and 8, so that sums are exact in any order.
+    fn numbers(n: usize, factor: u32) -> Vec<f32> {
+        (0..n as u32).map(|i| ((i.wrapping_mul(factor) >> 7) % 17) as f32 - 8.0).collect()
+    }
+
+    #[test]
+    fn tokens_and_their_gram_matrix_give_the_same_thresholds_at_every_level() {
+        let (n, group_size, n_tokens) = (96, 32, 10);
+        let (w, x) = (numbers(70 * n, 2_654_435_761), numbers(n_tokens * n, 2_246_822_519));
+        let mut h = vec![0.0; n * n];
+        for token in x.chunks(n) {
+            for (row, xi) in h.chunks_mut(n).zip(token) {
+                row.iter_mut().zip(token).for_each(|(h, xj)| *h += xi * xj);
+            }
+        }
+        let of_tokens = group_grams(&x, n, group_size);
+        let of_matrix: Vec<f32> = diagonal_blocks(&h, n, group_size).iter().map(|h| h / n_tokens as f32).collect();
+        for (a, b) in of_tokens.iter().zip(&of_matrix) {
+            assert!((a - b).abs() <= 1e-5 * b.abs(), "{a} {b}");
+        }
+        let grid = Grid {
+            bits: 2,
+            symmetric: true,
+            rule: Rule::Awq,
+            scale_type: ScaleType::F32,
+            mse: None,
+            min_zero: 0,
+            stepwise: false,
+        };
+        let clip = AwqClip { grid, group_size, n_grid: 20, n_steps: 10 };
+        let thresholds: Vec<_> =
+            Level::all().into_iter().map(|level| clip.run(level, &w, n, &of_matrix).unwrap()).collect();
+        assert!(thresholds.iter().all(|t| *t == thresholds[0]));
+        let largest = w.chunks(group_size).map(|group| group.iter().fold(0.0f32, |m, w| m.max(w.abs())));
+        let kept: Vec<f32> = thresholds[0].iter().zip(largest).map(|(t, m)| t / m).collect();
+        assert!(kept.iter().all(|kept| (0.5499..=1.0).contains(kept)));
+        assert!(kept.iter().any(|kept| *kept < 1.0));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let grid = Grid {
+            bits: 4,
+            symmetric: true,
+            rule: Rule::Awq,
+            scale_type: ScaleType::F32,
+            mse: None,
+            min_zero: 0,
+            stepwise: false,
+        };
+        let clip = AwqClip { grid, group_size: 4, n_grid: 20, n_steps: 10 };
+        let error =
+            |clip: AwqClip, w: &[f32], grams: &[f32]| clip.run(Level::Scalar, w, 8, grams).unwrap_err().to_string();
+        assert!(error(clip, &[0.0; 9], &[0.0; 32]).starts_with("w: found 9 values"));
+        assert!(error(clip, &[0.0; 8], &[0.0; 31]).starts_with("grams: found 31 values"));
+        assert!(error(clip, &[f32::NAN; 8], &[0.0; 32]).starts_with("w: found NaN in row 0, column 0"));
+        assert!(error(AwqClip { group_size: 3, ..clip }, &[0.0; 8], &[0.0; 24]).starts_with("group_size: found 3"));
+        assert!(error(AwqClip { n_steps: 21, ..clip }, &[0.0; 8], &[0.0; 32]).starts_with("max_shrink"));
+    }
+}
