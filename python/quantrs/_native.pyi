@@ -324,9 +324,9 @@ class Part:
             Where one float32 is that divides all scales.
         zeros, zeros_at
             ``middle``: ``2 ** (bits - 1)`` of unsigned codes, else 0. Or kind and place: ``columns``: words
-            ``[n_groups, n_rows * bits / 32]``; ``columns_minus_one``: the same, with one subtracted from each (2, 4
-            and 8 bits: from the word, borrowing); ``awq``: words
-            ``[n_groups, n_rows / 8]``; ``rows``: words ``[ceil(n_rows * bits / 32), n_groups]``; ``i8``: bytes ``[n_rows, n_groups]``.
+            ``[n_groups, n_rows * bits / 32]``; ``columns_borrowed``, ``columns_wrapped``: the same, one less: taken from every lane of
+            whole words (2, 4, 8 bits), or from each alone; ``awq``: words ``[n_groups, n_rows / 8]``; ``rows``: words
+            ``[ceil(n_rows * bits / 32), n_groups]``; ``i8``: bytes ``[n_rows, n_groups]``.
         g_idx
             Where int32 ``[n_cols]`` begins: the group of every column; without it that is ``col // group_size``.
         order, n_heads

@@ -405,7 +405,7 @@ def _add_engine_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--kv-type",
         choices=("f16", "f32", "q8_0", "q4_0"),
-        help="how keys and values are kept; f16 unless given, f32 for models that are all float32",
+        help="how keys and values are kept; f16 unless given, f32 for models that are all float32 and with float activations",
     )
 
 

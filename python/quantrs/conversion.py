@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from quantrs.errors import InputError, UsageError
 from quantrs.options import QuantizeOptions
 from quantrs.pipeline import opened, write_gguf
+from quantrs.plan import is_packed
 from quantrs.progress import Watcher
-from quantrs.schemes import FLOATS
+from quantrs.schemes import FLOATS, is_quantized
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -50,7 +51,9 @@ def convert(
         The model: a GGUF file (of a split one, the first) or a checkpoint folder; and what to write: a file if the name ends in
         ``.gguf``, else a folder. Nothing has its final name before it is whole.
     to : {"F32", "F16", "BF16"}, optional
-        Type of the matrices. When not given: the one that most of the source's have, F16 for quantized ones. Vectors become F32.
+        Type of the matrices. When not given: the one that most of the source's have, F16 for quantized ones. Vectors become F32. A
+        quantized checkpoint folder becomes a GGUF file of the same values where block types hold them (Q4_0, Q8_0, MXFP4), the rest of
+        its linears F16; the report has the differences (`Report.errors`).
     max_shard_bytes : int
         Size of each safetensors file of a folder; a larger tensor gets a file of its own.
     base : path-like, optional
@@ -84,11 +87,45 @@ def convert(
     else:
         model = nullcontext(_adapter(Path(src), base, to_gguf))
     with model as source:
+        was_packed = any(is_packed(tensor) for tensor in source.tensors)
+        keeps_blocks = was_packed and to is None and to_gguf
+        has_blocks = any(is_quantized(tensor.type_name or "") for tensor in source.tensors)
         to = (to or _usual_type(source)).upper()
         if to_gguf:
-            options = QuantizeOptions(to=to, allow_requantize=True, keep_shapes=True, pre=pre, arch=arch, lora=tuple(lora))
+            options = QuantizeOptions(
+                to="COPY" if keeps_blocks else to,
+                packed_to="F16" if keeps_blocks else None,
+                override_kv=("general.file_type=int:1",) if keeps_blocks and not has_blocks else (),
+                allow_requantize=True,
+                keep_shapes=True,
+                pre=pre,
+                arch=arch,
+                lora=tuple(lora),
+            )
             return write_gguf(
-                source, Path(dst), options, started=started, threads=threads, force=force, resume=resume, measure=False, watcher=watcher
+                source,
+                Path(dst),
+                options,
+                started=started,
+                threads=threads,
+                force=force,
+                resume=resume,
+                measure=was_packed,
+                watcher=watcher,
+            )
+        if was_packed:
+            from quantrs.huggingface.dequantize import write_dequantized
+
+            return write_dequantized(
+                Path(src),
+                Path(dst),
+                to=to,
+                max_shard_bytes=max_shard_bytes,
+                started=started,
+                threads=threads,
+                force=force,
+                resume=resume,
+                watcher=watcher,
             )
         if Path(src).is_dir():
             raise InputError(f"{src}: is a checkpoint folder already, and {dst} would be one; give DST a name that ends in .gguf")
@@ -120,8 +157,9 @@ def _adapter(folder: Path, base: "str | PathLike[str] | None", to_gguf: bool) ->
 
 
 def _usual_type(source: "Gguf") -> str:
+    """Of most weights that are floats; linears of a quantized checkpoint are what they become."""
     weights: Counter[str] = Counter()
     for tensor in source.tensors:
-        if len(tensor.dims) > 1:
+        if len(tensor.dims) > 1 and not is_packed(tensor):
             weights[tensor.type_name if tensor.type_name in FLOATS else "F16"] += prod(tensor.dims)
-    return weights.most_common(1)[0][0] if weights else "F32"
+    return weights.most_common(1)[0][0] if weights else "F16" if any(map(is_packed, source.tensors)) else "F32"

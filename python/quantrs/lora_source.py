@@ -50,6 +50,7 @@ def open_with_lora(src: str, lora: Sequence[str], dst: Path, *, pre: str | None)
     FileError, FormatError
         Something cannot be read or written, or is damaged.
     """
+    from quantrs.formats import find_quantized
     from quantrs.huggingface.assemble import assemble
     from quantrs.huggingface.folder import Folder
     from quantrs.huggingface.lora import Adapter, merged
@@ -61,7 +62,13 @@ def open_with_lora(src: str, lora: Sequence[str], dst: Path, *, pre: str | None)
     adapters = [Adapter.open(path, scale=scale) for path, scale in map(parse_lora, lora)]
     scratch = scratch_path(dst)
     try:
-        folder = merged(Folder.open(src), adapters, scratch)
+        base = Folder.open(src)
+        if find_quantized(base) is not None:
+            raise InputError(
+                f"{src}: the base model is quantized, and adapters are added to floats; "
+                f"write it as such first (quantrs convert {src} FOLDER --to BF16)"
+            )
+        folder = merged(base, adapters, scratch)
         newest = max(Path(adapter.file).stat().st_mtime_ns for adapter in adapters)
         os.utime(scratch, ns=(newest, newest))
         yield assemble(folder, pre=pre)

@@ -57,6 +57,8 @@ class QuantizeOptions:
     """Write as many files as the source has."""
     allow_requantize: bool = False
     """Accept source tensors that are quantized already."""
+    packed_to: str | None = None
+    """Type of the linears of a quantized checkpoint that no block type holds without loss; by default they count as F32."""
     keep_shapes: bool = False
     """Write trailing dimensions of 1, as converters do; ``llama-quantize`` leaves them out."""
     pre: str | None = None

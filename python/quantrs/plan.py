@@ -24,7 +24,7 @@ from quantrs.written_header import imatrix_keys, main_header, set_split_keys, sp
 if TYPE_CHECKING:
     from quantrs.recipe import Recipe
 
-__all__ = ["Plan", "PlannedFile", "TensorPlan"]
+__all__ = ["Plan", "PlannedFile", "TensorPlan", "is_packed"]
 
 _Member = tuple[ArrangedTensor, Choice, str | None, int]
 """Tensor, what it becomes, importance entry, offset in the data section."""
@@ -227,6 +227,12 @@ class _Planner:
         choices = [mix.choose(MixTensor(tensor.name, tensor.dims, tensor.type_name)) for tensor in self.arrangement.tensors]
         if self.recipe is not None:
             self.recipe.check_all_matched()
+        if self.options.packed_to is not None:
+            decoded = Choice(self.options.packed_to, "decoded: no block type holds its values")
+            choices = [
+                decoded if tensor.type_name == "F32" and is_packed(tensor.source) else choice
+                for tensor, choice in zip(self.arrangement.tensors, choices, strict=True)
+            ]
         return [
             Choice(choice.type_name, f"copied: already {choice.type_name}")
             if choice.type_name == tensor.type_name and not choice.excluded
@@ -274,6 +280,8 @@ class _Planner:
                 unwritten.append(tensor.name)
             if is_quantized(tensor.type_name):
                 requantized.append((tensor.name, tensor.type_name))
+            elif is_quantized(choice.type_name) and _has_few_levels(tensor.source):
+                requantized.append((tensor.name, "codes and scales"))
             if tensor.type_name != "F32" and not tensor_types()[tensor.type_name].can_dequantize:
                 undecodable.append((tensor.name, tensor.type_name))
             if entry is None and not choice.excluded and demands_imatrix(tensor.name, choice.type_name, self.file_type.name):
@@ -351,6 +359,16 @@ class _Planner:
             architecture=self.facts.architecture,
             n_layers=self.arrangement.n_layers,
         )
+
+
+def is_packed(tensor: TensorInfo) -> bool:
+    """Whether it is a linear of a quantized checkpoint."""
+    return any(part.is_packed for part in tensor.parts)
+
+
+def _has_few_levels(tensor: TensorInfo) -> bool:
+    """Packed, and not in 8-bit floats, which serve as a source like any others."""
+    return any(part.is_packed and part.stored != "f8_e4m3" for part in tensor.parts)
 
 
 class _Patterns:

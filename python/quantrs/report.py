@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GroupError", "Report", "group_errors", "tensor_group"]
 
-_LAYER = re.compile(r"^(?:\w+\.)?blk\.\d+\.")
+_LAYER = re.compile(r"^(?:\w+\.)?blk\.\d+\.|^(?:\w+\.)*?(?:layers|h)\.\d+\.")
 
 
 def tensor_group(name: str) -> str:
@@ -24,6 +24,8 @@ def tensor_group(name: str) -> str:
     --------
     >>> tensor_group("blk.7.attn_q.weight"), tensor_group("blk.7.attn_q.bias"), tensor_group("output.weight")
     ('attn_q', 'attn_q.bias', 'output')
+    >>> tensor_group("model.layers.7.self_attn.q_proj.weight")
+    'self_attn.q_proj'
     """
     return _LAYER.sub("", name).removesuffix(".weight")
 

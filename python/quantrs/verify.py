@@ -144,7 +144,7 @@ def _bad_data(
         if tensor.nbytes:
             try:
                 text = _native.check_tensor(sources, tensor, threads=threads)
-            except FileError as error:
+            except (FileError, FormatError) as error:
                 text = str(error)
             if text:
                 yield Finding(where=tensor.name, what=text)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Described", "describe", "list_tensors", "listed_folder"]
 
+_SAYS_QUANTIZED = ("quantization_config", "compression_config")
+_QUANTIZED = ("the configuration is of a quantized checkpoint; described is the model that it was made from",)
 _MAX_TENSORS = 1 << 20
 _MAX_TENSOR_BYTES = 1 << 35
 _DTYPES = {
@@ -89,12 +91,13 @@ def describe(path: str | Path, *, pre: str | None = None) -> Described:
         As `listed_folder`.
     """
     folder = listed_folder(path)
+    notices = _QUANTIZED if any(key in Config.read(Path(path)).values for key in _SAYS_QUANTIZED) else ()
     weights_bytes = sum(tensor.nbytes for tensor in folder.tensors.values())
     try:
-        return Described(assemble(folder, pre=pre), weights_bytes, ())
+        return Described(assemble(folder, pre=pre), weights_bytes, notices)
     except QuantrsError as error:
         gguf = assemble(folder, with_tokenizer=False)
-        return Described(gguf, weights_bytes, (f"the tokenizer is not counted, some MB in the file: {error}",))
+        return Described(gguf, weights_bytes, (*notices, f"the tokenizer is not counted, some MB in the file: {error}"))
 
 
 def listed_folder(path: str | Path) -> Folder:
@@ -108,6 +111,7 @@ def listed_folder(path: str | Path) -> Folder:
         The model is of no known family, or absurdly large.
     """
     config = Config.read(Path(path))
+    config = Config({key: value for key, value in config.values.items() if key not in _SAYS_QUANTIZED}, config.path)
     shapes = list_tensors(config)
     dtype, value_bytes = _DTYPES[_dtype_name(config)]
     tensors = {name: HfTensor(name, dtype, shape, 0, 0, value_bytes * prod(shape)) for name, shape in shapes.items()}

@@ -41,7 +41,8 @@ class _Linear(PackedRows):
         layer, zeros = self.layer, "middle"
         if layer.zeros is not None:
             zeros = "i8" if layer.zeros.dtype == "I8" else _ZEROS[layer.kind]
-            zeros += "_minus_one" if layer.zero_offset else ""
+            if layer.zero_offset:
+                zeros += "_wrapped" if layer.zeros_wrap else "_borrowed"
         return _native.Part.packed(
             _CODES[layer.kind],
             _place(layer.codes),

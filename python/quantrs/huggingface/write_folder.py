@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from quantrs.progress import Watcher
     from quantrs.report import Report
 
-__all__ = ["write_folder"]
+__all__ = ["json_bytes", "write_folder", "write_tensors"]
 
 _INDEX = "model.safetensors.index.json"
+_WHOLE = ("I8", "I16", "I32", "I64", "F64")
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*")
 
 
@@ -46,16 +47,68 @@ def write_folder(
         As `quantrs.conversion.convert`.
     """
     model, config, generation_config = disassemble(source, dtype=to)
-    shards = _shards(model.tensors, to, max_shard_bytes)
-    small = {"config.json": _json(config)}
+    small = {"config.json": json_bytes(config)}
     if generation_config:
-        small["generation_config.json"] = _json(generation_config)
+        small["generation_config.json"] = json_bytes(generation_config)
     small |= tokenizer_files(source)
+    return write_tensors(
+        model,
+        small,
+        dst,
+        to=to,
+        max_shard_bytes=max_shard_bytes,
+        sources=source.files,
+        started=started,
+        threads=threads,
+        force=force,
+        resume=resume,
+        watcher=watcher,
+    )
+
+
+def write_tensors(
+    model: "_native.Gguf",
+    small: Mapping[str, bytes],
+    dst: Path,
+    *,
+    to: str,
+    max_shard_bytes: int,
+    sources: Sequence[str],
+    started: float,
+    threads: int | None,
+    force: bool,
+    resume: bool,
+    watcher: "Watcher",
+    measure: bool = False,
+) -> "Report":
+    """Write a folder of tensors that have their names already, and of small files; matrices of floats become `to`.
+
+    Parameters
+    ----------
+    model : Gguf
+        Tensors and no keys.
+    small : mapping of str to bytes
+        Files by name; the index of several shards is added.
+    dst : Path
+        The folder.
+    sources : sequence of str
+        Files that are read, which cannot be written to.
+    measure : bool
+        Compare the converted tensors with their sources.
+    to, max_shard_bytes, started, threads, force, resume, watcher
+        As `write_folder` takes them.
+
+    Raises
+    ------
+    InputError, FormatError, FileError
+        As `quantrs.conversion.convert`.
+    """
+    shards = _shards(model.tensors, to, max_shard_bytes)
     if len(shards) > 1:
-        small[_INDEX] = _json(_index(shards))
+        small = {**small, _INDEX: json_bytes(_index(shards))}
     _make_folder(dst, small, [shard.name for shard in shards], force=force or resume)
     plan = _plan(shards, dst, to, model)
-    output.check_names(plan, source.files)
+    output.check_names(plan, sources)
     report = carry_out(
         model,
         plan,
@@ -64,7 +117,7 @@ def write_folder(
         threads=threads,
         force=force,
         resume=resume,
-        measure=False,
+        measure=measure,
         watcher=watcher,
     )
     for name, data in small.items():
@@ -102,8 +155,9 @@ def _shards(tensors: Sequence[_native.TensorInfo], to: str, max_shard_bytes: int
 
 
 def _target_type(tensor: _native.TensorInfo, to: str) -> str:
-    """Vectors stay as they are: they are small, and rounding them would lose what the file holds."""
-    if len(tensor.dims) == 1 and tensor.type_name in FLOATS:
+    """Vectors stay as they are: they are small, and rounding them would lose what the file holds. So do whole numbers."""
+    is_vector = len(tensor.dims) == 1 and tensor.type_name in FLOATS
+    if tensor.type_name is not None and (is_vector or tensor.type_name in _WHOLE):
         return tensor.type_name
     return to
 
@@ -181,5 +235,6 @@ def _write_whole(path: Path, data: bytes) -> None:
         raise FileError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def _json(value: object) -> bytes:
+def json_bytes(value: object) -> bytes:
+    """As ``save_pretrained`` writes it."""
     return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

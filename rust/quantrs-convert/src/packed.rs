@@ -4,7 +4,7 @@ use crate::ConvertError;
 use crate::bit_stream::scatter;
 use crate::reader::transpose;
 use crate::stored::f8_e4m3;
-use quantrs_formats::{At, Codes, OpenSources, Packed, ScaleType, Zeros};
+use quantrs_formats::{At, Codes, Less, OpenSources, Packed, ScaleType, Zeros};
 use quantrs_simd::{bf16_value, f16_value};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -230,19 +230,18 @@ impl Sides<'_> {
                 }
                 all
             }
-            Zeros::Columns { at, minus_one } => {
+            Zeros::Columns { at, less } => {
                 let words_per_group = n_rows * bits as usize / 32;
                 let mut words = self.words(at, n_groups * words_per_group)?;
-                let whole_word = minus_one && 32 % bits == 0;
-                if whole_word {
-                    // One in every lane; a lane that held 0 borrowed from the next, which the carry gives back.
+                if less == Less::OneBorrowing {
+                    // The carry gives back what a lane of 0 had borrowed.
                     let ones = u32::MAX / ((1 << bits) - 1);
                     words.iter_mut().for_each(|word| *word = word.wrapping_add(ones));
                 }
                 let mut by_group = stream(&words, words_per_group, n_rows, bits);
-                if minus_one && !whole_word {
+                if less == Less::OneWrapping {
                     let mask = ((1u32 << bits) - 1) as u8;
-                    by_group.iter_mut().for_each(|zero| *zero = (*zero + 1) & mask);
+                    by_group.iter_mut().for_each(|zero| *zero = zero.wrapping_add(1) & mask);
                 }
                 transposed(&by_group, n_groups, n_rows)
             }

@@ -3,8 +3,8 @@
 use quantrs_blocks::by_name;
 use quantrs_convert::{ConvertError, ReadBuffers, TensorReader, containing_types};
 use quantrs_formats::{
-    AssembledTensor, Assembly, At, Codes, GgmlType, Gguf, Header, Packed, Part, RowOrder, ScaleType, Scales, Source,
-    Values, Zeros,
+    AssembledTensor, Assembly, At, Codes, GgmlType, Gguf, Header, Less, Packed, Part, RowOrder, ScaleType, Scales,
+    Source, Values, Zeros,
 };
 use quantrs_simd::{Level, f16_bits, f16_value};
 use std::sync::Arc;
@@ -125,21 +125,20 @@ fn scales(at: At, transposed: bool) -> Scales {
 /// A linear in a layout: the pieces, where the codes are, and how all lies.
 type Laid = (Pieces, At, Packed);
 
-fn gptq(w: &Linear, minus_one: bool) -> Laid {
+fn gptq(w: &Linear, less: Less) -> Laid {
     let mut pieces = Pieces::default();
     let at = pieces.add(&w.streams(&|row, col| w.code(row, col), N_ROWS, N_COLS, true));
     let bits = w.bits as u32;
-    let mut zeros = w.streams(&|group, row| w.zero(row, group), w.n_groups(), N_ROWS, false);
-    if minus_one && 32 % bits == 0 {
+    let mask = ((1u32 << bits) - 1) as u8;
+    let lane = |group: usize, row: usize| w.zero(row, group).wrapping_sub(u8::from(less == Less::OneWrapping)) & mask;
+    let mut zeros = w.streams(&lane, w.n_groups(), N_ROWS, false);
+    if less == Less::OneBorrowing {
         let ones = (0..32 / bits).map(|i| 1u32 << (i * bits)).sum::<u32>();
         for word in zeros.as_chunks_mut::<4>().0 {
             *word = u32::from_le_bytes(*word).wrapping_sub(ones).to_le_bytes();
         }
-    } else if minus_one {
-        let lane = |group: usize, row: usize| w.zero(row, group).wrapping_sub(1) & ((1u32 << bits) - 1) as u8;
-        zeros = w.streams(&lane, w.n_groups(), N_ROWS, false);
     }
-    let zeros = Zeros::Columns { at: pieces.add(&zeros), minus_one };
+    let zeros = Zeros::Columns { at: pieces.add(&zeros), less };
     let scales = scales(pieces.add(&w.scales_by_group()), true);
     let g_idx = Some(pieces.add(&w.g_idx()));
     (pieces, at, Packed { codes: Codes::Columns { bits }, group_size: w.group_size as u64, scales, zeros, g_idx })
@@ -241,8 +240,11 @@ fn every_layout_has_the_values_of_the_definition() {
             let w = &Linear::new(bits, group_size, symmetric);
             let what = |layout: &str| format!("{layout}, {bits} bits, groups of {group_size}, symmetric {symmetric}");
             if (N_ROWS * bits).is_multiple_of(32) {
-                agrees(w, &|| gptq(w, true), &what("gptq v1"));
-                agrees(w, &|| gptq(w, false), &what("gptq v2"));
+                agrees(w, &|| gptq(w, Less::Nothing), &what("gptq v2"));
+                agrees(w, &|| gptq(w, Less::OneWrapping), &what("gptq v1, each alone"));
+                if 32 % bits == 0 {
+                    agrees(w, &|| gptq(w, Less::OneBorrowing), &what("gptq v1"));
+                }
             }
             if bits == 4 {
                 agrees(w, &|| awq(w), &what("awq"));
@@ -266,8 +268,8 @@ fn every_layout_has_the_values_of_the_definition() {
 fn columns_may_belong_to_groups_in_any_order() {
     let mut w = Linear::new(4, 32, false);
     w.groups = (0..N_COLS).map(|col| (col * 7 % w.n_groups()) as u32).collect();
-    agrees(&w, &|| gptq(&w, true), "scattered groups");
-    assert!(types(&model(gptq(&w, true), "F32", RowOrder::AsStored)).is_empty());
+    agrees(&w, &|| gptq(&w, Less::OneBorrowing), "scattered groups");
+    assert!(types(&model(gptq(&w, Less::OneBorrowing), "F32", RowOrder::AsStored)).is_empty());
 }
 
 #[test]
@@ -281,10 +283,10 @@ fn rows_of_heads_change_places_with_their_scales() {
         expected[to * N_COLS..][..N_COLS].copy_from_slice(&values[from * N_COLS..][..N_COLS]);
     }
     let order = RowOrder::HalvesToPairs { n_heads: n_heads as u64 };
-    for laid in [gptq(&w, true), awq(&w), packed_rows(&w, false)] {
+    for laid in [gptq(&w, Less::OneBorrowing), awq(&w), packed_rows(&w, false)] {
         assert!(floats(&read(&model(laid, "F32", order)).unwrap()) == expected);
     }
-    let blocks = read(&model(gptq(&w, true), "Q4_0", order)).unwrap();
+    let blocks = read(&model(gptq(&w, Less::OneBorrowing), "Q4_0", order)).unwrap();
     let mut decoded = vec![0.0; expected.len()];
     by_name("Q4_0").unwrap().dequantize.unwrap()(Level::detect(), &blocks, &mut decoded);
     assert!(decoded == expected);
@@ -395,9 +397,9 @@ fn what_makes_no_sense_is_named() {
     };
     let mut w = Linear::new(4, 32, true);
     w.groups[9] = 10;
-    fails(gptq(&w, true), ["t: g_idx: found group 10 of column 9", "expected 0 to 9"]);
+    fails(gptq(&w, Less::OneBorrowing), ["t: g_idx: found group 10 of column 9", "expected 0 to 9"]);
     w.groups[9] = u32::MAX;
-    fails(gptq(&w, true), ["group -1 of column 9", "expected 0 to 9"]);
+    fails(gptq(&w, Less::OneBorrowing), ["group -1 of column 9", "expected 0 to 9"]);
     let mut w = Linear::new(4, 32, true);
     w.scales[13] = f32::INFINITY;
     fails(packed_rows(&w, false), ["t: scales: found inf for row 1, group 3", "the file is damaged"]);

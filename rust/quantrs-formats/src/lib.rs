@@ -53,7 +53,7 @@ pub use error::{FormatError, Place, Result};
 pub use ggml_types::{GGML_TYPES, GgmlType, REMOVED_TYPE_IDS};
 pub use gguf::{Array, Gguf, GgufFile, Header, NewValue, ScalarType, TensorInfo, Value, ValueType};
 pub use imatrix::{Imatrix, ImatrixSums};
-pub use packed::{At, Codes, Packed, ScaleType, Scales, Zeros};
+pub use packed::{At, Codes, Less, Packed, ScaleType, Scales, Zeros};
 pub use safetensors::SafeTensorsFile;
 pub use source::ReadAt;
 pub use sources::{OpenSources, Source};

@@ -129,6 +129,17 @@ pub struct Scales {
     pub divisor: Option<At>,
 }
 
+/// How much smaller than they are zero points were stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Less {
+    /// Not at all.
+    Nothing,
+    /// Words less one in every lane, so that a lane of 0 borrowed from the next; 2, 4 and 8 bits.
+    OneBorrowing,
+    /// Each less one alone, so that 0 became the largest.
+    OneWrapping,
+}
+
 /// The zero point of every row and group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Zeros {
@@ -138,8 +149,8 @@ pub enum Zeros {
     Columns {
         /// Where.
         at: At,
-        /// One was subtracted: from the whole word where codes fill words, from each alone for 3 bits.
-        minus_one: bool,
+        /// What was taken from them.
+        less: Less,
     },
     /// Words `[n_groups, n_rows / 8]` in the order of nibbles of [`Codes::Awq`].
     Awq(At),
@@ -230,7 +241,9 @@ impl Packed {
         stretches.extend(divisor.map(|at| Stretch { what: "the scales' divisor", at, nbytes: 4 }));
         let zeros = match (self.zeros, self.codes) {
             (Zeros::Middle, _) => None,
-            (Zeros::Columns { at, .. }, Codes::Columns { .. } | Codes::Rows { .. }) => {
+            (Zeros::Columns { at, less }, Codes::Columns { .. } | Codes::Rows { .. })
+                if less != Less::OneBorrowing || 32 % bits == 0 =>
+            {
                 Some((at, times(words(n_rows), n_groups)))
             }
             (Zeros::Awq(at), Codes::Awq) => Some((at, times(words(n_rows), n_groups))),

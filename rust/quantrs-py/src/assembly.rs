@@ -3,7 +3,7 @@
 use crate::error::Error;
 use numpy::{PyArray1, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::prelude::*;
-use quantrs_formats::{At, Codes, GgmlType, Packed, RowOrder, ScaleType, Scales, Source, Stored, Values, Zeros};
+use quantrs_formats::{At, Codes, GgmlType, Less, Packed, RowOrder, ScaleType, Scales, Source, Stored, Values, Zeros};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -26,13 +26,14 @@ fn zeros_named(kind: &str, at: Option<PlaceOf>) -> Result<Zeros, Error> {
     let at = at.map(|(source, offset)| At { source, offset });
     Ok(match (kind, at) {
         ("middle", None) => Zeros::Middle,
-        ("columns", Some(at)) => Zeros::Columns { at, minus_one: false },
-        ("columns_minus_one", Some(at)) => Zeros::Columns { at, minus_one: true },
+        ("columns", Some(at)) => Zeros::Columns { at, less: Less::Nothing },
+        ("columns_borrowed", Some(at)) => Zeros::Columns { at, less: Less::OneBorrowing },
+        ("columns_wrapped", Some(at)) => Zeros::Columns { at, less: Less::OneWrapping },
         ("awq", Some(at)) => Zeros::Awq(at),
         ("rows", Some(at)) => Zeros::Rows(at),
         ("i8", Some(at)) => Zeros::I8(at),
         _ => {
-            let known = "middle, or, with a place, columns, columns_minus_one, awq, rows or i8";
+            let known = "middle, or, with a place, columns, columns_borrowed, columns_wrapped, awq, rows or i8";
             return Err(Error::Input(format!("zeros is {kind:?}; expected {known}")));
         }
     })

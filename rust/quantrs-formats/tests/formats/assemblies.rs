@@ -1,7 +1,7 @@
 //! Assembled models: what they tell of themselves, and what is refused.
 
 use quantrs_formats::{
-    AssembledTensor, Assembly, At, Codes, FormatError, GgmlType, Gguf, Header, NewValue, Packed, Part, RowOrder,
+    AssembledTensor, Assembly, At, Codes, FormatError, GgmlType, Gguf, Header, Less, NewValue, Packed, Part, RowOrder,
     ScaleType, Scales, Source, Stored, Value, Values, Zeros,
 };
 use std::sync::Arc;
@@ -143,7 +143,7 @@ fn every_piece_of_packed_rows_must_lie_within_its_source() {
     refused(Packed { zeros: Zeros::I8(outside), ..ok }, "zero points in bytes 4095 to 4159");
     let columns = Packed { codes: Codes::Columns { bits: 4 }, ..ok };
     refused(
-        Packed { zeros: Zeros::Columns { at: outside, minus_one: true }, ..columns },
+        Packed { zeros: Zeros::Columns { at: outside, less: Less::OneBorrowing }, ..columns },
         "zero points in bytes 4095 to 4127",
     );
     let awq = Packed { codes: Codes::Awq, zeros: Zeros::Awq(outside), ..ok };
@@ -175,8 +175,11 @@ fn sizes_that_codes_cannot_have_are_refused() {
     refuses(packed_tensor(&[64, 30], packed(Codes::Awq)), &["codes of 30 rows of 64", "whole words"]);
     refuses(packed_tensor(&[63, 2], packed(Codes::F4E2M1)), &["codes of 2 rows of 63"]);
     let at = At { source: 0, offset: 0 };
-    let columns = Packed { zeros: Zeros::Columns { at, minus_one: true }, ..packed(Codes::Columns { bits: 4 }) };
+    let columns =
+        Packed { zeros: Zeros::Columns { at, less: Less::OneBorrowing }, ..packed(Codes::Columns { bits: 4 }) };
     refuses(packed_tensor(&[64, 30], columns), &["zero points of 30 rows", "whole words"]);
+    let at3 = Packed { zeros: Zeros::Columns { at, less: Less::OneBorrowing }, ..packed(Codes::Columns { bits: 3 }) };
+    refuses(packed_tensor(&[64, 32], at3), &["zero points of another kind"]);
     let mixed = Packed { zeros: Zeros::Awq(at), ..rows(4) };
     refuses(packed_tensor(&[64, 32], mixed), &["zero points of another kind than codes rows"]);
     let squares = Packed { zeros: Zeros::Rows(at), scales: Scales { group_rows: 8, ..rows(4).scales }, ..rows(4) };
