@@ -34,7 +34,9 @@ if TYPE_CHECKING:
         QuantrsWarning,
         UsageError,
     )
+    from quantrs.gptq_solver import GptqQuantized, gptq
     from quantrs.group_quantized import GroupQuantized, quantize_groups
+    from quantrs.hessian import Hessian
     from quantrs.huggingface.export import export_gguf
     from quantrs.pipeline import quantize_checkpoint
     from quantrs.report import Report
@@ -48,7 +50,9 @@ __all__ = [
     "Checkpoint",
     "FileError",
     "FormatError",
+    "GptqQuantized",
     "GroupQuantized",
+    "Hessian",
     "InputError",
     "QuantizedArray",
     "QuantrsError",
@@ -64,6 +68,7 @@ __all__ = [
     "clamp_groups",
     "convert",
     "export_gguf",
+    "gptq",
     "matmul_i8",
     "open",
     "quantize",
@@ -82,7 +87,9 @@ _HOMES = {
     "Checkpoint": "checkpoint",
     "FileError": "errors",
     "FormatError": "errors",
+    "GptqQuantized": "gptq_solver",
     "GroupQuantized": "group_quantized",
+    "Hessian": "hessian",
     "InputError": "errors",
     "QuantizedArray": "arrays",
     "QuantrsError": "errors",
@@ -98,6 +105,7 @@ _HOMES = {
     "clamp_groups": "awq",
     "convert": "conversion",
     "export_gguf": "huggingface.export",
+    "gptq": "gptq_solver",
     "matmul_i8": "arrays",
     "open": "checkpoint",
     "quantize": "arrays",

@@ -16,6 +16,7 @@ __all__ = [
     "FormatError",
     "Gguf",
     "GgufHeader",
+    "Hessian",
     "Imatrix",
     "ImatrixSums",
     "InputError",
@@ -34,6 +35,7 @@ __all__ = [
     "check_tensor",
     "convert_rows",
     "default_threads",
+    "gptq",
     "level",
     "levels",
     "matmul",
@@ -354,6 +356,50 @@ class AssembledTensor:
     type_name: str
     parts: list[Part]
     add: float
+
+@final
+class Hessian:
+    """Sums ``X^T X`` of a layer's inputs."""
+
+    def __new__(cls, n: int) -> Hessian: ...
+    @property
+    def n(self) -> int:
+        """Inputs of the layer."""
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens so far."""
+
+    def add(self, x: NDArray[np.float32], *, threads: int | None = None) -> None:
+        """Add the tokens of x ``[tokens, n]``."""
+
+    def merge(self, other: Hessian, *, threads: int | None = None) -> None:
+        """Add what another one has seen."""
+
+    def matrix(self, *, threads: int | None = None) -> NDArray[np.float32]:
+        """``2 / n_tokens * X^T X``, ``[n, n]``."""
+
+def gptq(
+    w: NDArray[np.float32],
+    hessian: Hessian,
+    *,
+    bits: int,
+    group_size: int,
+    symmetric: bool,
+    order: str = "natural",
+    static_groups: bool = False,
+    damp_percent: float = 0.01,
+    block_size: int = 128,
+    rule: str = "gptq",
+    scale_type: str = "f32",
+    mse: float | None = None,
+    min_zero: int = 0,
+    threads: int | None = None,
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8], NDArray[np.int32], float, float]:
+    """Quantize w ``[out, in]``: codes, scales, zero points, group of every column, damping used, loss.
+
+    `order`: ``natural``, ``activation`` or ``group-aware``; the rest as of `quantize_groups`.
+    """
 
 def quantize_groups(
     w: NDArray[np.float32],

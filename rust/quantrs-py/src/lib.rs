@@ -36,6 +36,8 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(awq::awq_search, m)?)?;
     m.add_function(wrap_pyfunction!(awq::awq_clip, m)?)?;
     m.add_function(wrap_pyfunction!(awq::smooth_scales, m)?)?;
+    m.add_function(wrap_pyfunction!(solvers::gptq, m)?)?;
+    m.add_class::<solvers::Hessian>()?;
     m.add_class::<gguf::Gguf>()?;
     m.add_class::<gguf::GgufHeader>()?;
     m.add_class::<gguf::TensorInfo>()?;

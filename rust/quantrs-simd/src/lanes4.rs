@@ -8,6 +8,11 @@ use crate::half::{f16_bits, f16_value};
 pub struct Lanes4(());
 
 impl Lanes4 {
+    /// The level, which needs no proof.
+    pub fn baseline() -> Lanes4 {
+        Lanes4(())
+    }
+
     pub(crate) fn new() -> Lanes4 {
         Lanes4(())
     }

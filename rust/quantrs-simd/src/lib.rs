@@ -32,6 +32,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod fused;
 mod half;
 mod lanes4;
 mod level;
@@ -45,6 +46,7 @@ mod vector;
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
+pub use fused::Fused;
 pub use half::{bf16_bits, bf16_value, f16_bits, f16_value};
 pub use lanes4::Lanes4;
 pub use level::{Level, LevelError};

@@ -35,6 +35,9 @@ pub enum SolverError {
         /// Type of the scale.
         scale_type: &'static str,
     },
+    /// No damping up to the mean of the diagonal makes the Hessian positive definite.
+    #[error("hessian: not positive definite even with damp_percent 1; is it a sum of products of inputs?")]
+    NotPositiveDefinite,
 }
 
 /// Whether every value of `values`, rows of `n_columns`, is finite; else where the first one is that is not.
