@@ -91,8 +91,8 @@ def checkpoint_files(folder: Path) -> Iterable[Path]:
 
 
 def gptq_files(folder: Path) -> Iterable[Path]:
-    """As `checkpoint_files`, with the list of cases."""
-    yield folder / "packing_index.json"
+    """As `checkpoint_files`, with the solver's problems and the lists of cases."""
+    yield from (folder / "packing_index.json", folder / "algorithm.npz", folder / "algorithm_index.json")
     yield from checkpoint_files(folder)
 
 
@@ -224,7 +224,7 @@ SETS = {
         Origin(
             tool="gptqmodel 7.7.0 on torch 2.13.0 (CPU)",
             commit="gptqmodel 7.7.0",
-            flags="damp 0.01, block 128, no mse search; the rest as packing_index.json lists it for each case",
+            flags="damp 0.01, block 128, no mse search; the rest as packing_index.json and algorithm_index.json list it for each case",
             seed="none needed: the inputs are stored",
             licence="constructed data: same as quantrs",
         ),

@@ -1,10 +1,5 @@
 //! The Gram matrix of a layer's inputs, summed up while they pass by.
 
-#![expect(
-    clippy::needless_range_loop,
-    reason = "indices over registers are plainer than zipped iterators, and always unrolled"
-)]
-
 use crate::product::{PANEL, VECTORS, tile, width};
 use crate::{SolverError, check_finite};
 use quantrs_simd::{Fused, Level, dispatch_fused};
@@ -258,7 +253,7 @@ mod tests {
                 let mut parts = Hessian::new(Level::detect(), n).unwrap();
                 for x in x.chunks(piece * n) {
                     parts.add(x).unwrap();
-                    if parts.n_tokens() % 3 == 0 && piece > 1 {
+                    if parts.n_tokens().is_multiple_of(3) && piece > 1 {
                         _ = parts.matrix();
                     }
                 }

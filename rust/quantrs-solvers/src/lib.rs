@@ -5,8 +5,8 @@
 mod awq;
 mod awq_clip;
 mod awq_loss;
-mod column_major;
 mod cholesky;
+mod column_major;
 mod error;
 mod gptq;
 mod grid;

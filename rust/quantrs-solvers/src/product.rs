@@ -1,10 +1,5 @@
 //! The innermost loop of the Hessian and of GPTQ: a tile of a product of two packed matrices, held in registers.
 
-#![expect(
-    clippy::needless_range_loop,
-    reason = "indices over registers are plainer than zipped iterators, and always unrolled"
-)]
-
 use quantrs_simd::Fused;
 
 /// Vectors in a row of a tile.
