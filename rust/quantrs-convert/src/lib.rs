@@ -9,6 +9,7 @@ mod contained;
 mod packed;
 mod progress;
 mod reader;
+mod row_order;
 mod stored;
 mod tensor;
 mod writeback;

@@ -2,10 +2,10 @@
 
 use crate::ConvertError;
 use crate::bit_stream::scatter;
-use crate::reader::transpose;
+use crate::row_order::transpose;
 use crate::stored::f8_e4m3;
 use quantrs_formats::{At, Codes, Less, OpenSources, Packed, ScaleType, Zeros};
-use quantrs_simd::{bf16_value, f16_value};
+use quantrs_simd::{Level, bf16_value, dispatch, f16_value};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -48,6 +48,8 @@ pub(crate) struct Grid {
     pub(crate) zeros: Vec<u8>,
     /// `[n_cols]`; empty where they are `col / group_size`.
     pub(crate) groups: Vec<u32>,
+    /// What each code of a float is; empty for whole numbers.
+    floats: Vec<f32>,
 }
 
 /// Reads what lies beside the codes.
@@ -88,6 +90,11 @@ impl Grid {
             scales: sides.scales(packed)?,
             zeros: sides.zeros(packed.zeros, bits)?,
             groups: packed.g_idx.map_or(Ok(Vec::new()), |at| sides.groups(at, group_size))?,
+            floats: match meaning {
+                Meaning::Whole | Meaning::Signed => Vec::new(),
+                Meaning::F8 => (0..=255).map(f8_e4m3).collect(),
+                Meaning::F4 => (0..=255).map(f4_e2m1).collect(),
+            },
         })
     }
 
@@ -117,33 +124,23 @@ impl Grid {
     }
 
     /// Codes of one row: unsigned, those of signed bytes with 128 added.
-    pub(crate) fn unpack(&self, bytes: &[u8], codes: &mut [u8]) {
-        match self.bits {
-            2 => unpack::<2>(bytes, codes),
-            3 => unpack::<3>(bytes, codes),
-            4 => unpack::<4>(bytes, codes),
-            5 => unpack::<5>(bytes, codes),
-            6 => unpack::<6>(bytes, codes),
-            7 => unpack::<7>(bytes, codes),
-            _ => codes.copy_from_slice(&bytes[..codes.len()]),
-        }
+    pub(crate) fn unpack(&self, level: Level, bytes: &[u8], codes: &mut [u8]) {
+        dispatch!(level, s => unpack_any(s, self.bits, bytes, codes), scalar => unpack_any((), self.bits, bytes, codes));
         if self.meaning == Meaning::Signed {
             codes.iter_mut().for_each(|code| *code ^= 0x80);
         }
     }
 
     /// Values of columns of the stored row `row`, from its codes as [`unpack`](Self::unpack) gives them.
-    pub(crate) fn decode(&self, row: usize, cols: Range<usize>, codes: &[u8], out: &mut [f32]) {
-        let mut table = [0.0; 256];
-        match self.meaning {
-            Meaning::F8 => (0u8..=255).for_each(|code| table[usize::from(code)] = f8_e4m3(code)),
-            Meaning::F4 => (0u8..16).for_each(|code| table[usize::from(code)] = f4_e2m1(code)),
-            Meaning::Whole | Meaning::Signed => {}
-        }
+    pub(crate) fn decode(&self, level: Level, row: usize, cols: Range<usize>, codes: &[u8], out: &mut [f32]) {
         if !self.groups.is_empty() {
+            let first = row * self.n_groups;
+            let scales = &self.scales[row / self.group_rows * self.n_groups..][..self.n_groups];
+            let middle = 1 << (self.bits - 1);
             for ((out, code), group) in out.iter_mut().zip(codes).zip(&self.groups[cols]) {
                 let group = *group as usize;
-                *out = (f32::from(*code) - f32::from(self.zero(row, group))) * self.scale(row, group);
+                let zero = self.zeros.get(first + group).copied().unwrap_or(middle);
+                *out = (f32::from(*code) - f32::from(zero)) * scales[group];
             }
             return;
         }
@@ -153,21 +150,45 @@ impl Grid {
             let end = cols.end.min((group + 1) * self.group_size);
             let part = start - cols.start..end - cols.start;
             let (scale, codes, out) = (self.scale(row, group), &codes[part.clone()], &mut out[part]);
-            match self.meaning {
-                Meaning::Whole | Meaning::Signed => {
-                    let zero = f32::from(self.zero(row, group));
+            match <&[f32; 256]>::try_from(self.floats.as_slice()) {
+                Ok(floats) => {
                     for (out, code) in out.iter_mut().zip(codes) {
-                        *out = (f32::from(*code) - zero) * scale;
+                        *out = floats[usize::from(*code)] * scale;
                     }
                 }
-                Meaning::F8 | Meaning::F4 => {
-                    for (out, code) in out.iter_mut().zip(codes) {
-                        *out = table[usize::from(*code)] * scale;
-                    }
+                Err(_) => {
+                    let zero = f32::from(self.zero(row, group));
+                    dispatch!(
+                        level,
+                        s => scale_whole(s, codes, zero, scale, out),
+                        scalar => scale_whole((), codes, zero, scale, out)
+                    );
                 }
             }
             start = end;
         }
+    }
+}
+
+/// Values of whole numbers of one group; `_level` only tells what CPU this is compiled for.
+#[inline(always)]
+fn scale_whole<S>(_level: S, codes: &[u8], zero: f32, scale: f32, out: &mut [f32]) {
+    for (out, code) in out.iter_mut().zip(codes) {
+        *out = (f32::from(*code) - zero) * scale;
+    }
+}
+
+/// [`unpack`] of this many bits; `_level` as above.
+#[inline(always)]
+fn unpack_any<S>(_level: S, bits: u32, bytes: &[u8], codes: &mut [u8]) {
+    match bits {
+        2 => unpack::<2>(bytes, codes),
+        3 => unpack::<3>(bytes, codes),
+        4 => unpack::<4>(bytes, codes),
+        5 => unpack::<5>(bytes, codes),
+        6 => unpack::<6>(bytes, codes),
+        7 => unpack::<7>(bytes, codes),
+        _ => codes.copy_from_slice(&bytes[..codes.len()]),
     }
 }
 
@@ -365,17 +386,18 @@ fn stream(words: &[u32], n_words: usize, n_codes: usize, bits: u32) -> Vec<u8> {
 }
 
 /// Eight codes fill `BITS` bytes, the first in the lowest bits.
+#[inline(always)]
 fn unpack<const BITS: usize>(bytes: &[u8], codes: &mut [u8]) {
-    for (bytes, codes) in bytes.chunks(BITS).zip(codes.chunks_mut(8)) {
+    let (whole, rest) = codes.as_chunks_mut::<8>();
+    let (packed, packed_rest) = bytes.split_at(whole.len() * BITS);
+    for (codes, bytes) in whole.iter_mut().zip(packed.as_chunks::<BITS>().0) {
         let mut word = [0; 8];
-        match <&[u8; BITS]>::try_from(bytes) {
-            Ok(whole) => word[..BITS].copy_from_slice(whole),
-            Err(_) => word[..bytes.len()].copy_from_slice(bytes),
-        }
-        let eight = scatter::<BITS>(u64::from_le_bytes(word)).to_le_bytes();
-        match <&mut [u8; 8]>::try_from(&mut *codes) {
-            Ok(codes) => *codes = eight,
-            Err(_) => codes.copy_from_slice(&eight[..codes.len()]),
-        }
+        word[..BITS].copy_from_slice(bytes);
+        *codes = scatter::<BITS>(u64::from_le_bytes(word)).to_le_bytes();
+    }
+    if !rest.is_empty() {
+        let (mut word, n) = ([0; 8], packed_rest.len().min(BITS));
+        word[..n].copy_from_slice(&packed_rest[..n]);
+        rest.copy_from_slice(&scatter::<BITS>(u64::from_le_bytes(word)).to_le_bytes()[..rest.len()]);
     }
 }

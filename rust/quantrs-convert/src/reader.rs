@@ -3,6 +3,7 @@
 use crate::ConvertError;
 use crate::contained::Contained;
 use crate::packed::{Grid, held_codes};
+use crate::row_order::{kind_of, stored_row, transpose};
 use crate::stored::Decoder;
 use quantrs_blocks::{BlockError, BlockFormat, Chunk, Converter, Place, Scratch, by_id, by_name};
 use quantrs_formats::{At, OpenSources, Packed, Part, RowOrder, Stored, TensorInfo, Values};
@@ -10,8 +11,6 @@ use quantrs_simd::Level;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Side of the squares of values that are transposed at a time.
-const TILE: usize = 64;
 /// Bytes that are read at a time where a whole tensor or part is wanted.
 const READ_BYTES: usize = 1 << 20;
 
@@ -47,20 +46,18 @@ enum Conversion {
     Same,
     /// Codes become blocks of the same values.
     Blocks(Grid, Contained),
-    /// Through float32.
-    Values {
-        source: Source,
-        add: f32,
-        /// From float32; None where that is the tensor's type.
-        encoder: Option<Converter<'static>>,
-    },
+    /// Stored values go through float32.
+    Decoded(Decoder, Finish),
+    /// Codes likewise.
+    Unpacked(Grid, Finish),
 }
 
-/// Where values in float32 come from.
+/// What becomes of values in float32.
 #[derive(Debug)]
-enum Source {
-    Stored(Decoder),
-    Packed(Grid),
+struct Finish {
+    add: f32,
+    /// To the tensor's type; None where that is float32.
+    encoder: Option<Converter<'static>>,
 }
 
 impl PartReader {
@@ -68,9 +65,7 @@ impl PartReader {
     fn byte_of(&self, col: usize) -> usize {
         match (&self.part.values, &self.conversion) {
             (Values::Stored(stored), _) => col / stored.block_len as usize * stored.block_bytes as usize,
-            (_, Conversion::Blocks(grid, _) | Conversion::Values { source: Source::Packed(grid), .. }) => {
-                grid.byte_of(col)
-            }
+            (_, Conversion::Blocks(grid, _) | Conversion::Unpacked(grid, _)) => grid.byte_of(col),
             _ => unreachable!("a packed part has a grid"),
         }
     }
@@ -179,8 +174,7 @@ impl<'a> TensorReader<'a> {
         let conversion = if same {
             Conversion::Same
         } else {
-            let source = Source::Stored(Decoder::of(stored).map_err(named)?);
-            Conversion::Values { source, add, encoder: self.encoder()? }
+            Conversion::Decoded(Decoder::of(stored).map_err(named)?, Finish { add, encoder: self.encoder()? })
         };
         let row_bytes = self.n_cols / stored.block_len as usize * stored.block_bytes as usize;
         let transposed = (part.order == RowOrder::Transposed)
@@ -206,7 +200,7 @@ impl<'a> TensorReader<'a> {
                 let expected = format!("one that {} contains; decode it to F32", block.name());
                 return Err(ConvertError::Packed { name: name.clone(), what, found, expected });
             }
-            None => Conversion::Values { source: Source::Packed(grid), add, encoder: self.encoder()? },
+            None => Conversion::Unpacked(grid, Finish { add, encoder: self.encoder()? }),
         };
         let at = At { source: part.source, offset: part.offset };
         let transposed = held_codes(self.sources, packed, at, rows.len(), n_cols)?;
@@ -304,51 +298,66 @@ impl<'a> TensorReader<'a> {
         let row_bytes = part.byte_of(span.cols.end) - part.byte_of(span.cols.start);
         let stored = sized(stored, span.rows.len() * row_bytes);
         self.gather(part, span, stored, rows)?;
-        let (source, add, encoder) = match &part.conversion {
-            Conversion::Same => return Ok(()),
+        let n_cols = span.cols.len();
+        let n_bytes = out.len() / span.rows.len();
+        match &part.conversion {
+            Conversion::Same => {}
             Conversion::Blocks(grid, block) => {
-                let codes = sized(codes, span.cols.len());
-                let n_bytes = out.len() / span.rows.len();
+                let codes = sized(codes, n_cols);
                 for ((row, stored), out) in
                     span.rows.clone().zip(stored.chunks_exact(row_bytes)).zip(out.chunks_exact_mut(n_bytes))
                 {
-                    grid.unpack(stored, codes);
+                    grid.unpack(self.level, stored, codes);
                     block.encode(grid, part.stored_row(row), span.cols.clone(), codes, out);
                 }
-                return Ok(());
             }
-            Conversion::Values { source, add, encoder } => (source, add, encoder),
-        };
-        let n_values = span.rows.len() * span.cols.len();
-        values.resize(n_values.max(values.len()), 0.0);
-        let values = &mut values[..n_values];
-        match source {
-            Source::Stored(decoder) => decoder.decode(self.level, stored, values),
-            Source::Packed(grid) => {
-                let codes = sized(codes, span.cols.len());
+            Conversion::Decoded(decoder, finish) => {
+                let values = sized(values, span.rows.len() * n_cols);
+                decoder.decode(self.level, stored, values);
+                let start = Place { row: part.rows.start + span.rows.start, col: span.cols.start };
+                self.finish(finish, start, values, out, rows, scratch)?;
+            }
+            Conversion::Unpacked(grid, finish) => {
+                let (codes, values) = (sized(codes, n_cols), sized(values, n_cols));
+                // Row by row, so that values stay in the cache until they are written.
                 for ((row, stored), out) in
-                    span.rows.clone().zip(stored.chunks_exact(row_bytes)).zip(values.chunks_exact_mut(span.cols.len()))
+                    span.rows.clone().zip(stored.chunks_exact(row_bytes)).zip(out.chunks_exact_mut(n_bytes))
                 {
-                    grid.unpack(stored, codes);
-                    grid.decode(part.stored_row(row), span.cols.clone(), codes, out);
+                    grid.unpack(self.level, stored, codes);
+                    grid.decode(self.level, part.stored_row(row), span.cols.clone(), codes, values);
+                    let start = Place { row: part.rows.start + row, col: span.cols.start };
+                    self.finish(finish, start, values, out, rows, scratch)?;
                 }
             }
         }
-        if *add != 0.0 {
-            values.iter_mut().for_each(|v| *v += add);
+        Ok(())
+    }
+
+    /// From values to the tensor's type.
+    fn finish(
+        &self,
+        finish: &Finish,
+        start: Place,
+        values: &mut [f32],
+        out: &mut [u8],
+        buffer: &mut Vec<u8>,
+        scratch: &mut Scratch,
+    ) -> Result<(), ConvertError> {
+        if finish.add != 0.0 {
+            values.iter_mut().for_each(|v| *v += finish.add);
         }
-        let packed: &mut [u8] = match encoder {
+        let n_values = values.len();
+        let packed: &mut [u8] = match finish.encoder {
             None => out,
-            Some(_) => sized(rows, 4 * n_values),
+            Some(_) => sized(buffer, 4 * n_values),
         };
-        for (b, v) in packed.chunks_exact_mut(4).zip(&*values) {
-            b.copy_from_slice(&v.to_le_bytes());
+        for (b, v) in packed.as_chunks_mut::<4>().0.iter_mut().zip(&*values) {
+            *b = v.to_le_bytes();
         }
-        if let Some(encoder) = encoder {
-            let start = Place { row: part.rows.start + span.rows.start, col: span.cols.start };
+        if let Some(encoder) = &finish.encoder {
             let chunk = Chunk { start, n_values, src: 0..4 * n_values, dst: 0..out.len() };
             let named = |source: BlockError| ConvertError::Values { name: self.info.name.clone(), source };
-            encoder.convert_chunk(&chunk, sized(rows, 4 * n_values), out, scratch).map_err(named)?;
+            encoder.convert_chunk(&chunk, sized(buffer, 4 * n_values), out, scratch).map_err(named)?;
         }
         Ok(())
     }
@@ -408,56 +417,13 @@ impl<'a> TensorReader<'a> {
     }
 }
 
-/// From `[n_cols, n_rows]` values of `N` bytes to `[n_rows, n_cols]`, on the threads of the current pool.
-///
-/// A square of values goes through a small buffer: it is read in stretches and written in stretches, and no power of two between
-/// rows makes them share lines of the cache.
-pub(crate) fn transpose<const N: usize>(stored: &[u8], n_rows: usize, n_cols: usize, out: &mut [u8]) {
-    let row_bytes = n_cols * N;
-    out.par_chunks_mut(TILE * row_bytes).enumerate().for_each_init(
-        || vec![[0; N]; TILE * TILE],
-        |tile, (i, out)| {
-            let rows = out.len() / row_bytes;
-            for first in (0..n_cols).step_by(TILE) {
-                let cols = TILE.min(n_cols - first);
-                for col in 0..cols {
-                    let from = &stored[((first + col) * n_rows + i * TILE) * N..][..rows * N];
-                    for (row, value) in from.as_chunks::<N>().0.iter().enumerate() {
-                        tile[row * TILE + col] = *value;
-                    }
-                }
-                for (to, from) in out.chunks_exact_mut(row_bytes).zip(tile.chunks_exact(TILE)) {
-                    to[first * N..][..cols * N].copy_from_slice(from[..cols].as_flattened());
-                }
-            }
-        },
-    );
-}
-
-/// Where row `row` of a head of `d` rows is stored within it.
-fn stored_row(order: RowOrder, d: usize, row: usize) -> usize {
-    match order {
-        RowOrder::HalvesToPairs { .. } => row % 2 * (d / 2) + row / 2,
-        RowOrder::PairsToHalves { .. } => row % (d / 2) * 2 + row / (d / 2),
-        RowOrder::AsStored | RowOrder::Transposed => row,
-    }
-}
-
-/// Rows of one kind are stored in ascending order.
-fn kind_of(order: RowOrder, d: usize, row: usize) -> usize {
-    match order {
-        RowOrder::PairsToHalves { .. } => row / (d / 2),
-        _ => row % 2,
-    }
-}
-
 fn unknown_type() -> BlockError {
     BlockError::Unsupported { format: "a type that this build does not know", verb: "read" }
 }
 
-pub(crate) fn sized(buffer: &mut Vec<u8>, n: usize) -> &mut [u8] {
+pub(crate) fn sized<T: Copy + Default>(buffer: &mut Vec<T>, n: usize) -> &mut [T] {
     if buffer.len() < n {
-        buffer.resize(n, 0);
+        buffer.resize(n, T::default());
     }
     &mut buffer[..n]
 }

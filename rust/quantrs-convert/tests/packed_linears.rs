@@ -197,6 +197,11 @@ fn read(model: &Gguf) -> Result<Vec<u8>, ConvertError> {
     let reader = TensorReader::new(Level::detect(), &sources, &model.tensors()[0])?;
     let mut all = vec![0; reader.nbytes()];
     reader.read_all(&mut all)?;
+    for level in Level::all() {
+        let mut same = vec![0; all.len()];
+        TensorReader::new(level, &sources, &model.tensors()[0])?.read_all(&mut same)?;
+        assert!(same == all, "at {}", level.name());
+    }
     // Any range of whole super-blocks or rows is what the whole has there.
     let (mut buffers, row_bytes) = (ReadBuffers::default(), all.len() / N_ROWS);
     let unit = 256 / reader.format().block_len * reader.format().block_bytes;
