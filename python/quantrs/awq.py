@@ -11,6 +11,7 @@ from quantrs import _native
 from quantrs import threads as thread_counts
 from quantrs.calibration.channel_statistics import ChannelStatistics
 from quantrs.errors import InputError
+from quantrs.hessian import Hessian
 
 __all__ = ["AwqScales", "awq_clip", "awq_search", "clamp_groups"]
 
@@ -71,7 +72,8 @@ def awq_search(
         float32 ``[out_features, in_features]`` each: all linears that read the input, such as q, k and v.
     x : array_like or Hessian
         The input: float32 ``[tokens, in_features]``. Where only the linears' own outputs matter, a `quantrs.Hessian` of any number of
-        tokens will do, together with `x_mean`; it is also faster from about half as many tokens as channels on.
+        tokens will do, together with `x_mean`. Where an array has more than half as many tokens as channels, its Hessian is computed
+        first, which is cheaper then.
     bits, group_size : int
         Of the quantized weights; a group size of -1 is one group per row.
     zero_point : bool
@@ -128,10 +130,15 @@ def awq_search(
         raise InputError("inspect: gated outputs need the input itself; pass x as an array of tokens")
     if is_gram and x_mean is None:
         raise InputError("x_mean: expected the mean magnitudes of the input where x is a Hessian, which does not hold them")
+    mean = _mean_magnitude(values) if x_mean is None else np.ascontiguousarray(x_mean, np.float32)
+    if inspect == "linear" and not is_gram and 2 * len(values) > values.shape[1]:
+        seen = Hessian(values.shape[1])
+        seen.add(values, threads=threads)
+        values, is_gram = seen.matrix, True
     best_index, scales, losses = _native.awq_search(
         [np.ascontiguousarray(w, np.float32) for w in weights],
         values,
-        _mean_magnitude(values) if x_mean is None else np.ascontiguousarray(x_mean, np.float32),
+        mean,
         outputs="gram" if is_gram else activation if inspect == "gated" else "linear",
         bits=bits,
         group_size=group_size,
