@@ -251,3 +251,41 @@ def test_the_command_calibrates(command: Command, tmp_path: Path) -> None:
     done = command("quantize", model, tmp_path / "new.gguf", "--to", "Q3_K_M", "--calib-length", CTX)
     assert done.code == 2
     assert "add --calib FILE" in done.err
+
+
+class Stopped(BaseException):
+    pass
+
+
+def test_a_command_that_was_stopped_goes_on_and_writes_the_same_file(tmp_path: Path) -> None:
+    model, ids = write_model(tmp_path, "mixtral"), write_ids(tmp_path, 5)
+    whole, other = tmp_path / "whole.gguf", tmp_path / "whole" / "out.gguf"
+    other.parent.mkdir()
+    make_imatrix(model, whole, text=str(ids), ctx=CTX)
+
+    def stop(n_done: int, n_all: int) -> None:
+        if n_done == 3:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        make_imatrix(model, other, text=str(ids), ctx=CTX, watch=stop)
+    assert [path.suffix for path in other.parent.iterdir()] == [".quantrs-sums"]
+    steps: list[int] = []
+    make_imatrix(model, other, text=str(ids), ctx=CTX, resume=True, watch=lambda n_done, _: steps.append(n_done))
+    assert steps == [4, 5]
+    assert other.read_bytes() == whole.read_bytes()
+    assert list(other.parent.iterdir()) == [other]
+
+
+def test_sums_that_were_damaged_are_computed_again(tmp_path: Path) -> None:
+    from quantrs.calibration.partial_sums import PartialSums
+
+    sums = _native.ImatrixSums(CTX)
+    partial = PartialSums(tmp_path / "out", "key")
+    partial.save(sums)
+    assert partial.take_up(sums) == 0  # nothing is saved in the first seconds
+    partial.save(sums, at_once=True)
+    partial.path.write_bytes(partial.path.read_bytes()[:-1])
+    assert partial.take_up(sums) == 0
+    partial.remove()
+    assert not list(tmp_path.iterdir())

@@ -571,6 +571,8 @@ class ImatrixSums:
     datasets: list[str]
     chunk_count: int
     """Chunks seen by the weight that saw most."""
+    n_sequences: int
+    """Sequences that `Engine.sum_squares` added whole."""
     def add_dataset(self, name: str, /) -> None:
         """Note a text; it is the last one now."""
     def expect(self, engine: Engine, /, *, with_output: bool = False) -> None:
@@ -593,6 +595,10 @@ class ImatrixSums:
         InputError
             It is of another model than what is there.
         """
+    def state(self) -> bytes:
+        """All sums and counts as they are, for `restore`."""
+    def restore(self, state: bytes, /) -> bool:
+        """Take up the `state` of sums of the same weights; False, with nothing changed, when it is not one."""
     def to_bytes(self, *, legacy: bool = False) -> bytes:
         """A file, as llama-imatrix writes it: GGUF, or ``.dat``."""
 

@@ -113,6 +113,7 @@ def imatrix(args: argparse.Namespace) -> int:
             pre=args.pre,
             threads=args.threads,
             force=args.force,
+            resume=args.resume,
             watch=lambda n_done, n_all: line.show(n_done, n_all, "summing squares"),
         )
     finally:

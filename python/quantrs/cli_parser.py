@@ -118,6 +118,7 @@ def build_parser(version: str, commands: dict[str, Command]) -> argparse.Argumen
     sub.add_argument("--pre", metavar="NAME", help="pre-tokenizer of a checkpoint folder, where its own is not recognised")
     _add_threads(sub)
     sub.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    sub.add_argument("--resume", action="store_true", help="go on with a run that was broken off")
     _add_output(sub)
 
     sub = add(

@@ -5,7 +5,6 @@ goes on takes up the matrix of the same job only.
 """
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,17 +13,15 @@ from typing import TYPE_CHECKING
 
 from quantrs import _native, output
 from quantrs.calibration.coverage import Coverage
-from quantrs.calibration.imatrix import add_squares, dataset_name, engine_for, write_whole
+from quantrs.calibration.imatrix import add_squares, dataset_name, engine_for
+from quantrs.calibration.partial_sums import PartialSums, key_of
 from quantrs.calibration.sequences import read_sequences
+from quantrs.calibration.write_whole import write_whole
 from quantrs.errors import UsageError
-from quantrs.fingerprint import source_hash, source_stamp
 from quantrs.journal import journal_path
 from quantrs.plan import Plan
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from quantrs._native import Engine, Gguf, ImatrixSums
     from quantrs.calibration.options import CalibrationOptions
     from quantrs.options import QuantizeOptions
@@ -61,13 +58,20 @@ def with_imatrix(
     if options.imatrix is not None:
         raise UsageError("--calib computes an importance matrix and --imatrix gives one; keep one of them")
     sequences = read_sequences(calibration, source)
-    path = _path(dst, _key(source, sequences, calibration))
+    key = key_of(source, sequences, dataset_name(calibration))
+    path, partial = _path(dst, key), PartialSums(dst, key)
     options = dataclasses.replace(options, imatrix=os.fspath(path), imatrix_label=dataset_name(calibration))
     if not (resume and path.is_file()):
         engine = engine_for(source, calibration.length, threads)
         _check_plan(source, dst, options, engine, calibration, force=force, resume=resume)
         sums = _empty(engine, calibration)
-        add_squares(engine, sequences, sums, watch=watcher.calibrated)
+        try:
+            add_squares(engine, sequences, sums, partial, resume=resume, watch=watcher.calibrated)
+        except BaseException:
+            if partial.path.exists():
+                watcher.kept((partial.path,))
+            raise
+        partial.remove()
         coverage = Coverage.of(sums.counts())
         for text in coverage.notices():
             watcher.notice(text)
@@ -80,20 +84,12 @@ def with_imatrix(
             path.unlink(missing_ok=True)
         raise
     for old in dst.parent.iterdir():
-        if old.name.startswith(f".{dst.name}.") and old.name.endswith(_SUFFIX):
+        if old.name.startswith(f".{dst.name}.") and old.name.endswith((_SUFFIX, partial.path.suffix)):
             old.unlink(missing_ok=True)
 
 
 def _path(dst: Path, key: str) -> Path:
     return dst.with_name(f".{dst.name}.{key}{_SUFFIX}")
-
-
-def _key(source: "Gguf", sequences: "NDArray[np.int32]", calibration: "CalibrationOptions") -> str:
-    digest = hashlib.blake2b(digest_size=8)
-    for piece in (_native.__version__, source_hash(source), source_stamp(source), dataset_name(calibration), sequences.shape):
-        digest.update(repr(piece).encode("utf-8", "surrogateescape"))
-    digest.update(sequences.astype("<i4").tobytes())
-    return digest.hexdigest()
 
 
 def _empty(engine: "Engine", calibration: "CalibrationOptions") -> "ImatrixSums":

@@ -5,6 +5,7 @@ the sums of the same chunks differ in rounding only. Ours are kept in float64, a
 """
 
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING
 from quantrs import _native
 from quantrs.calibration.coverage import Coverage
 from quantrs.calibration.options import CalibrationOptions
+from quantrs.calibration.partial_sums import PartialSums, key_of
 from quantrs.calibration.sequences import DEFAULT_TEXT, read_sequences
+from quantrs.calibration.write_whole import write_whole
 from quantrs.errors import FileError, FormatError, InputError, UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
     from quantrs._native import Engine, Gguf, ImatrixSums
 
-__all__ = ["ImatrixReport", "add_squares", "dataset_name", "engine_for", "make_imatrix", "write_whole"]
+__all__ = ["ImatrixReport", "add_squares", "dataset_name", "engine_for", "make_imatrix"]
 
 _LEGACY = ".dat"
 
@@ -70,6 +73,7 @@ def make_imatrix(
     pre: str | None = None,
     threads: int | None = None,
     force: bool = False,
+    resume: bool = False,
     watch: Watch | None = None,
 ) -> ImatrixReport:
     """Compute an importance matrix, or merge several: what ``quantrs imatrix`` does, as one call.
@@ -99,6 +103,8 @@ def make_imatrix(
         One per CPU when not given. The file does not depend on it.
     force : bool
         Replace `out` if it exists.
+    resume : bool
+        Go on from an earlier call that was broken off, if it was for the same; the file is the same then, byte for byte.
     watch : callable, optional
         Is told how far it is, after each chunk.
 
@@ -132,10 +138,13 @@ def make_imatrix(
 
         source = open_model(model, pre=pre, to_run=True)
         sequences = read_sequences(options, source)[:chunks]
+        with_output = process_output and _has_output(source)
         engine = engine_for(source, ctx, threads)
-        sums.expect(engine, with_output=process_output and _has_output(source))
-        add_squares(engine, sequences, sums, with_output=process_output and _has_output(source), watch=watch)
+        sums.expect(engine, with_output=with_output)
+        partial = PartialSums(out, key_of(source, sequences, with_output, zlib.crc32(sums.state())))
+        add_squares(engine, sequences, sums, partial, with_output=with_output, resume=resume, watch=watch)
         sums.add_dataset(dataset_name(options))
+        partial.remove()
     coverage = Coverage.of(sums.counts())
     coverage.check(min_coverage)
     write_whole(out, sums.to_bytes(legacy=out.name.lower().endswith(_LEGACY)))
@@ -157,47 +166,46 @@ def engine_for(source: "Gguf", ctx: int, threads: int | None) -> "Engine":
 
 
 def add_squares(
-    engine: "Engine", sequences: "NDArray[np.int32]", sums: "ImatrixSums", *, with_output: bool = False, watch: Watch | None = None
+    engine: "Engine",
+    sequences: "NDArray[np.int32]",
+    sums: "ImatrixSums",
+    partial: PartialSums,
+    *,
+    with_output: bool = False,
+    resume: bool = False,
+    watch: Watch | None = None,
 ) -> None:
-    """Run all sequences ``[n_sequences, length]`` and add their squares to `sums`.
+    """Run all sequences ``[n_sequences, length]`` and add their squares to `sums`, which have room for them.
+
+    Now and then, and when it is stopped, `partial` is saved; with `resume` the work goes on from it.
 
     Raises
     ------
     FormatError
         A value is not finite; the message names the chunk and the tensor whose input it is.
     """
-    for i, ids in enumerate(sequences):
-        try:
-            engine.sum_squares(ids.tolist(), sums, with_output=with_output)
-        except FormatError as error:
-            raise FormatError(f"chunk {i}: {error}") from error
-        if watch is not None:
-            watch(i + 1, len(sequences))
+    first = partial.take_up(sums) if resume else 0
+    try:
+        for i, ids in enumerate(sequences[first:], first):
+            try:
+                engine.sum_squares(ids.tolist(), sums, with_output=with_output)
+            except FormatError as error:
+                partial.remove()
+                raise FormatError(f"chunk {i}: {error}") from error
+            partial.save(sums)
+            if watch is not None:
+                watch(i + 1, len(sequences))
+    except (FileError, FormatError):
+        raise
+    except BaseException:  # stopped: between two sequences, for the engine is never broken off in one
+        if sums.n_sequences:
+            partial.save(sums, at_once=True)
+        raise
 
 
 def dataset_name(options: CalibrationOptions) -> str:
     """What files call the text."""
     return options.text or f"quantrs {DEFAULT_TEXT}"
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that has its name only when it is whole and on disk.
-
-    Raises
-    ------
-    FileError
-        The system refuses.
-    """
-    part = path.with_name(f".{path.name}.quantrs-part")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _has_output(source: "Gguf") -> bool:

@@ -279,10 +279,12 @@ impl Engine {
                     not_finite = Some(tensor.to_owned());
                 }
             });
-            match not_finite {
-                Some(tensor) => Err(EngineError::NotFinite { place: format!("input of {tensor}") }.into()),
-                None => result.map_err(Error::from),
+            if let Some(tensor) = not_finite {
+                return Err(EngineError::NotFinite { place: format!("input of {tensor}") }.into());
             }
+            result?;
+            sums.end_sequence();
+            Ok(())
         })
     }
 

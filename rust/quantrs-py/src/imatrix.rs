@@ -96,6 +96,11 @@ impl ImatrixSums {
         self.lock().chunk_count()
     }
 
+    #[getter]
+    fn n_sequences(&self) -> u64 {
+        self.lock().n_sequences()
+    }
+
     #[pyo3(signature = (engine, /, *, with_output=false))]
     fn expect(&self, py: Python<'_>, engine: &Engine, with_output: bool) -> Result<(), Error> {
         py.detach(|| {
@@ -115,6 +120,16 @@ impl ImatrixSums {
     #[pyo3(signature = (path, /))]
     fn merge(&self, py: Python<'_>, path: PathBuf) -> Result<(), Error> {
         Ok(py.detach(|| self.lock().merge(path))?)
+    }
+
+    fn state<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        let state = py.detach(|| self.lock().state());
+        PyBytes::new(py, &state)
+    }
+
+    #[pyo3(signature = (state, /))]
+    fn restore(&self, py: Python<'_>, state: &[u8]) -> bool {
+        py.detach(|| self.lock().restore(state))
     }
 
     #[pyo3(signature = (*, legacy=false))]

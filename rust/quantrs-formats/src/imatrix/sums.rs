@@ -16,6 +16,8 @@ const GROUP: usize = 16;
 pub struct ImatrixSums {
     /// Tokens of a chunk.
     pub(super) chunk_size: u32,
+    /// Sequences that were added whole, files that were merged aside.
+    n_sequences: u64,
     /// The texts, as bytes: file names need not be UTF-8.
     pub(super) datasets: Vec<Vec<u8>>,
     /// In the order of the names' bytes, as files have them.
@@ -48,7 +50,7 @@ impl ImatrixSums {
     /// Nothing yet; a chunk has `chunk_size` tokens, at least 1.
     #[must_use]
     pub fn new(chunk_size: u32) -> Self {
-        Self { chunk_size: chunk_size.max(1), datasets: Vec::new(), entries: BTreeMap::new() }
+        Self { chunk_size: chunk_size.max(1), n_sequences: 0, datasets: Vec::new(), entries: BTreeMap::new() }
     }
 
     /// Note a text; it is the last one now.
@@ -67,6 +69,17 @@ impl ImatrixSums {
     pub fn chunk_count(&self) -> u32 {
         let most = self.entries.values().flat_map(|e| &e.counts).copied().max().unwrap_or(0);
         u32::try_from(most / u64::from(self.chunk_size)).unwrap_or(u32::MAX)
+    }
+
+    /// Sequences that were added whole.
+    #[must_use]
+    pub fn n_sequences(&self) -> u64 {
+        self.n_sequences
+    }
+
+    /// All rows of a sequence have been added.
+    pub fn end_sequence(&mut self) {
+        self.n_sequences += 1;
     }
 
     /// Weights and how many tokens each, or each of its experts, saw.
@@ -124,6 +137,36 @@ impl ImatrixSums {
         }
         self.datasets.extend(raw.datasets);
         Ok(())
+    }
+
+    /// All sums and counts as they are, for [`restore`](Self::restore).
+    #[must_use]
+    pub fn state(&self) -> Vec<u8> {
+        let entries = self.entries.values();
+        let words = entries.flat_map(|e| e.sums.iter().map(|v| v.to_bits()).chain(e.counts.iter().copied()));
+        [self.n_sequences].into_iter().chain(words).flat_map(u64::to_le_bytes).collect()
+    }
+
+    /// Take up the [`state`](Self::state) of sums of the same weights. False when it is not one; nothing is changed then.
+    pub fn restore(&mut self, state: &[u8]) -> bool {
+        let (words, rest) = state.as_chunks::<8>();
+        let n_words: usize = self.entries.values().map(|e| e.sums.len() + e.counts.len()).sum();
+        let Some((n_sequences, words)) = words.split_first().filter(|(_, w)| w.len() == n_words && rest.is_empty())
+        else {
+            return false;
+        };
+        let mut words = words.iter().map(|w| u64::from_le_bytes(*w));
+        let mut entries = self.entries.clone();
+        for entry in entries.values_mut() {
+            entry.sums.iter_mut().zip(&mut words).for_each(|(sum, w)| *sum = f64::from_bits(w));
+            entry.counts.iter_mut().zip(&mut words).for_each(|(count, w)| *count = w);
+            if !entry.sums.iter().all(|sum| sum.is_finite() && *sum >= 0.0) {
+                return false;
+            }
+        }
+        self.entries = entries;
+        self.n_sequences = u64::from_le_bytes(*n_sequences);
+        true
     }
 
     /// A GGUF file of these sums.

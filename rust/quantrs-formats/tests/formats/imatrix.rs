@@ -219,3 +219,28 @@ fn experts_are_summed_apart_and_a_common_count_is_each_ones() {
     sums.expect("dense", 2, 2).unwrap();
     assert_eq!(sums.counts().next(), Some(("dense", &[2, 2][..])));
 }
+
+#[test]
+fn sums_go_on_from_their_state_as_if_nothing_had_happened() {
+    let empty = || {
+        let mut sums = ImatrixSums::new(2);
+        sums.expect("w", 2, 3).unwrap();
+        sums
+    };
+    let (mut whole, mut again) = (empty(), empty());
+    whole.add_rows("w", 1, &[0.1, 0.2, 0.3]);
+    whole.end_sequence();
+    let state = whole.state();
+    assert!(again.restore(&state));
+    assert_eq!(again.n_sequences(), 1);
+    for sums in [&mut whole, &mut again] {
+        sums.add_rows("w", 0, &[0.7, 0.8, 0.9]);
+    }
+    assert_eq!(whole.state(), again.state());
+    let mut bad = state.clone();
+    bad[8..16].copy_from_slice(&f64::NAN.to_le_bytes());
+    for wrong in [&state[1..], &[], &bad] {
+        assert!(!again.restore(wrong));
+    }
+    assert_eq!(whole.state(), again.state());
+}
