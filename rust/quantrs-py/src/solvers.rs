@@ -99,8 +99,9 @@ impl Hessian {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The factor of the present sums.
-    fn factor(&self, order: Order, damp_percent: f32) -> Result<Arc<Factor>, Error> {
+    /// The factor of the present sums. Not to be called on a thread of the pool: while it waits for others, such a thread may take up
+    /// another call for the same Hessian, and wait for the lock that it holds itself.
+    fn factor(&self, order: Order, damp_percent: f32, threads: Option<usize>) -> Result<Arc<Factor>, Error> {
         let (mut state, key) = (self.lock(), (order, damp_percent.to_bits()));
         if let Some((known, factor)) = &state.factor
             && *known == key
@@ -108,7 +109,9 @@ impl Hessian {
             return Ok(factor.clone());
         }
         state.factor = None;
-        let factor = Arc::new(Factor::new(&state.sums.matrix(), state.sums.n(), order, damp_percent)?);
+        let sums = &state.sums;
+        let factor = with_threads(threads, || Factor::new(&sums.matrix(), sums.n(), order, damp_percent))?;
+        let factor = Arc::new(factor);
         state.factor = Some((key, factor.clone()));
         Ok(factor)
     }
@@ -217,11 +220,11 @@ pub(crate) fn gptq<'py>(
     let gptq = Gptq { grid, group_size, block_size, order, static_groups };
     let w = contiguous("w", w.as_slice())?;
     let solve = || {
-        let factor = hessian.factor(order, damp_percent)?;
-        let solution = gptq.solve(level, w, &factor)?;
+        let factor = hessian.factor(order, damp_percent, threads)?;
+        let solution = with_threads(threads, || gptq.solve(level, w, &factor))?;
         Ok::<_, Error>((solution, factor.damp_percent))
     };
-    let (solution, damp_percent) = py.detach(|| with_threads(threads, solve))?;
+    let (solution, damp_percent) = py.detach(solve)?;
     let (codes, scales, zeros) = arrays(py, solution.codes, shape, group_size)?;
     Ok((codes, scales, zeros, PyArray1::from_vec(py, solution.g_idx), damp_percent, solution.loss))
 }

@@ -8,7 +8,7 @@
 use crate::cholesky::{COLUMNS, Factor, Order};
 use crate::grid::{Grid, Params};
 use crate::lanes::{byte, transpose};
-use crate::product::{PANEL, VECTORS, tile, width};
+use crate::product::{PANEL, tile};
 use crate::round_to_nearest::{GroupCodes, check_shape};
 use crate::{SolverError, check_finite};
 use quantrs_simd::{Fused, Level, dispatch_fused};
@@ -221,17 +221,11 @@ fn correct_block<S: Fused>(s: S, factor: &Factor, at: usize, end: usize, scratch
         *v = -factor.entry(at, at + 1 + i);
     }
     let error = &scratch.errors[at - first];
-    for left in (0..PANEL).step_by(width::<S>()) {
-        let mut e = [s.splat(0.0); VECTORS];
-        for i in 0..VECTORS {
-            e[i] = s.load(&error[left + i * S::LANES..]);
-        }
-        for (v, column) in row.iter().zip(&mut scratch.columns[at + 1..end]) {
-            let v = s.splat(*v);
-            for i in 0..VECTORS {
-                let values = &mut column[left + i * S::LANES..];
-                s.store(s.mul_add(e[i], v, s.load(values)), values);
-            }
+    for (v, column) in row.iter().zip(&mut scratch.columns[at + 1..end]) {
+        let v = s.splat(*v);
+        for i in (0..PANEL).step_by(S::LANES) {
+            let values = &mut column[i..];
+            s.store(s.mul_add(s.load(&error[i..]), v, s.load(values)), values);
         }
     }
 }
@@ -245,16 +239,16 @@ fn correct_rest<S: Fused>(s: S, factor: &Factor, block: std::ops::Range<usize>, 
         let u = factor.panel(p, block.start);
         let columns = p * COLUMNS..n.min((p + 1) * COLUMNS);
         if S::LANES == 16 {
-            subtract::<S, 8>(s, errors, block.clone(), u, columns, &mut scratch.columns);
+            subtract::<S, 3, 8>(s, errors, block.clone(), u, columns, &mut scratch.columns);
         } else {
-            subtract::<S, 4>(s, errors, block.clone(), u, columns, &mut scratch.columns);
+            subtract::<S, 2, 4>(s, errors, block.clone(), u, columns, &mut scratch.columns);
         }
     }
 }
 
 /// One panel of the factor. Its first columns may belong to the block, its last ones may not exist: both stay.
 #[inline(always)]
-fn subtract<S: Fused, const N: usize>(
+fn subtract<S: Fused, const M: usize, const N: usize>(
     s: S,
     errors: &[f32],
     block: std::ops::Range<usize>,
@@ -263,13 +257,13 @@ fn subtract<S: Fused, const N: usize>(
     weights: &mut [[f32; PANEL]],
 ) {
     let minus_one = s.splat(-1.0);
-    for left in (0..PANEL).step_by(width::<S>()) {
+    for left in (0..PANEL).step_by(M * S::LANES) {
         for part in (0..COLUMNS).step_by(N) {
-            let sums = tile::<S, N>(s, block.len(), &errors[left..], &u[part..], COLUMNS);
+            let sums = tile::<S, M, N>(s, block.len(), &errors[left..], &u[part..], COLUMNS);
             for j in 0..N {
                 let column = columns.start + part + j;
                 if column >= block.end && column < columns.end {
-                    for i in 0..VECTORS {
+                    for i in 0..M {
                         let values = &mut weights[column][left + i * S::LANES..];
                         s.store(s.mul_add(sums[j][i], minus_one, s.load(values)), values);
                     }

@@ -1,6 +1,6 @@
 //! The Gram matrix of a layer's inputs, summed up while they pass by.
 
-use crate::product::{PANEL, VECTORS, tile, width};
+use crate::product::{PANEL, tile};
 use crate::{SolverError, check_finite};
 use quantrs_simd::{Fused, Level, dispatch_fused};
 use rayon::prelude::*;
@@ -178,22 +178,26 @@ fn add_products<S: Fused>(s: S, block: &mut [f64], a: &[f32], b: &[f32]) {
     for first in (0..n_tokens).step_by(DEPTH) {
         let depth = DEPTH.min(n_tokens - first);
         let (a, b) = (&a[first * PANEL..], &b[first * PANEL..]);
-        if S::LANES == 16 { add_sums::<S, 8>(s, depth, block, a, b) } else { add_sums::<S, 4>(s, depth, block, a, b) }
+        if S::LANES == 16 {
+            add_sums::<S, 3, 8>(s, depth, block, a, b);
+        } else {
+            add_sums::<S, 2, 4>(s, depth, block, a, b);
+        }
     }
 }
 
 #[inline(always)]
-fn add_sums<S: Fused, const N: usize>(s: S, depth: usize, block: &mut [f64], a: &[f32], b: &[f32]) {
+fn add_sums<S: Fused, const M: usize, const N: usize>(s: S, depth: usize, block: &mut [f64], a: &[f32], b: &[f32]) {
     for first in (0..PANEL).step_by(N) {
-        for left in (0..PANEL).step_by(width::<S>()) {
-            let sums = tile::<S, N>(s, depth, &a[left..], &b[first..], PANEL);
+        for left in (0..PANEL).step_by(M * S::LANES) {
+            let sums = tile::<S, M, N>(s, depth, &a[left..], &b[first..], PANEL);
             for j in 0..N {
-                let row = &mut block[(first + j) * PANEL + left..][..width::<S>()];
+                let row = &mut block[(first + j) * PANEL + left..][..M * S::LANES];
                 let mut values = [0.0; PANEL];
-                for i in 0..VECTORS {
+                for i in 0..M {
                     s.store(sums[j][i], &mut values[i * S::LANES..]);
                 }
-                for i in 0..width::<S>() {
+                for i in 0..M * S::LANES {
                     row[i] += f64::from(values[i]);
                 }
             }

@@ -2,36 +2,31 @@
 
 use quantrs_simd::Fused;
 
-/// Vectors in a row of a tile.
-pub(crate) const VECTORS: usize = 3;
-/// Values in a row of a packed panel: one, two or four rows of a tile.
+/// Values in a row of a packed panel: a whole number of rows of a tile, whatever its vectors.
 pub(crate) const PANEL: usize = 48;
-
-/// Values in a row of a tile.
-#[inline(always)]
-pub(crate) const fn width<S: Fused>() -> usize {
-    VECTORS * S::LANES
-}
 
 /// `sums[j][i] = sum over k of b[k * stride + j] * a[k * PANEL + i]` for `depth` k, in order.
 ///
-/// With sixteen lanes N = 8 fills 24 of 32 registers, with fewer N = 4 fills 12 of 16: per k three loads and N broadcasts for
-/// 3 N multiply-adds.
+/// M vectors by N columns: with sixteen lanes 3 by 8 fills 24 of 32 registers, with fewer 2 by 4 keeps eight sums of 16 registers
+/// under way, as many as two units with a latency of four cycles need.
 #[inline(always)]
-pub(crate) fn tile<S: Fused, const N: usize>(
+pub(crate) fn tile<S: Fused, const M: usize, const N: usize>(
     s: S,
     depth: usize,
     a: &[f32],
     b: &[f32],
     stride: usize,
-) -> [[S::V; VECTORS]; N] {
-    let mut sums = [[s.splat(0.0); VECTORS]; N];
+) -> [[S::V; M]; N] {
+    let mut sums = [[s.splat(0.0); M]; N];
     for k in 0..depth {
-        let (a, b) = (&a[k * PANEL..][..width::<S>()], &b[k * stride..][..N]);
-        let a = [s.load(a), s.load(&a[S::LANES..]), s.load(&a[2 * S::LANES..])];
+        let (from, b) = (&a[k * PANEL..][..M * S::LANES], &b[k * stride..][..N]);
+        let mut a = [s.splat(0.0); M];
+        for i in 0..M {
+            a[i] = s.load(&from[i * S::LANES..]);
+        }
         for j in 0..N {
             let b = s.splat(b[j]);
-            for i in 0..VECTORS {
+            for i in 0..M {
                 sums[j][i] = s.mul_add(a[i], b, sums[j][i]);
             }
         }
