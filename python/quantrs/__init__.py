@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from quantrs.arrays import ArrayError, QuantizedArray, matmul_i8, quantize
     from quantrs.awq import AwqScales, awq_clip, awq_search, clamp_groups
     from quantrs.block_types import BlockType, types
+    from quantrs.calibration.imatrix import make_imatrix
+    from quantrs.calibration.options import CalibrationOptions
     from quantrs.checkpoint import Checkpoint, Tensor, open
     from quantrs.conversion import convert
     from quantrs.engine import Session
@@ -46,6 +48,7 @@ __all__ = [
     "ArrayError",
     "AwqScales",
     "BlockType",
+    "CalibrationOptions",
     "Cancelled",
     "Checkpoint",
     "FileError",
@@ -69,6 +72,7 @@ __all__ = [
     "convert",
     "export_gguf",
     "gptq",
+    "make_imatrix",
     "matmul_i8",
     "open",
     "quantize",
@@ -83,6 +87,7 @@ _HOMES = {
     "ArrayError": "arrays",
     "AwqScales": "awq",
     "BlockType": "block_types",
+    "CalibrationOptions": "calibration.options",
     "Cancelled": "errors",
     "Checkpoint": "checkpoint",
     "FileError": "errors",
@@ -106,6 +111,7 @@ _HOMES = {
     "convert": "conversion",
     "export_gguf": "huggingface.export",
     "gptq": "gptq_solver",
+    "make_imatrix": "calibration.imatrix",
     "matmul_i8": "arrays",
     "open": "checkpoint",
     "quantize": "arrays",

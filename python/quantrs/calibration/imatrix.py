@@ -119,6 +119,13 @@ def make_imatrix(
         A file is damaged, or an activation is not finite: which tensor's, and in which chunk.
     FileError
         Reading or writing failed.
+
+    Examples
+    --------
+    >>> import quantrs as qr
+    >>> made = qr.make_imatrix("chat.gguf", "chat.imatrix.gguf", ctx=64, chunks=2)
+    >>> made.entries, made.chunks, made.datasets
+    (7, 2, ('quantrs default_text.txt',))
     """
     out = Path(out)
     if model is None and not merge:
