@@ -110,7 +110,7 @@ impl Hessian {
         }
         state.factor = None;
         let sums = &state.sums;
-        let factor = with_threads(threads, || Factor::new(&sums.matrix(), sums.n(), order, damp_percent))?;
+        let factor = with_threads(threads, || Factor::new(sums.matrix(), sums.n(), order, damp_percent))?;
         let factor = Arc::new(factor);
         state.factor = Some((key, factor.clone()));
         Ok(factor)

@@ -47,16 +47,16 @@ fn start_of_panel(p: usize) -> usize {
 }
 
 impl Factor {
-    /// Of h: `[n, n]`, symmetric; only its upper triangle is read.
+    /// Of h: `[n, n]`, symmetric; only its upper triangle is read. Its memory is used again for the inverse.
     ///
     /// A column with a diagonal entry of 0 is dead: it gets the entry 1 and its weights become 0. If the matrix is not positive
     /// definite, damping grows by 0.01 until it is, up to 1.
-    pub fn new(h: &[f32], n: usize, order: Order, damp_percent: f32) -> Result<Factor, SolverError> {
+    pub fn new(h: Vec<f32>, n: usize, order: Order, damp_percent: f32) -> Result<Factor, SolverError> {
         if n == 0 || n.checked_mul(n) != Some(h.len()) {
             let expected = format!("{n} x {n} values");
             return Err(SolverError::Argument { what: "hessian", found: format!("{} values", h.len()), expected });
         }
-        check_finite("hessian", h, n)?;
+        check_finite("hessian", &h, n)?;
         let mut diagonal: Vec<f32> = (0..n).map(|i| h[i * n + i]).collect();
         if let Some(i) = diagonal.iter().position(|d| *d < 0.0) {
             let (found, expected) = (format!("{} in row {i}", diagonal[i]), "no negative entry".to_owned());
@@ -79,7 +79,7 @@ impl Factor {
         let mut damp_percent = damp_percent;
         let mut lower = vec![0.0; n * n];
         loop {
-            reversed(h, &diagonal, &order, (f64::from(damp_percent) * mean) as f32, &mut lower);
+            reversed(&h, &diagonal, &order, (f64::from(damp_percent) * mean) as f32, &mut lower);
             if factorize(&mut lower, n) {
                 break;
             }
@@ -88,7 +88,7 @@ impl Factor {
                 return Err(SolverError::NotPositiveDefinite);
             }
         }
-        let mut inverse = vec![0.0; n * n];
+        let mut inverse = h;
         invert_lower_triangular(
             MatMut::from_column_major_slice_mut(&mut inverse, n, n),
             MatRef::from_column_major_slice(&lower, n, n),
@@ -201,7 +201,7 @@ mod tests {
         for n in [1, 7, 8, 30, 65] {
             let h = matrix(n);
             for order in [Order::Natural, Order::Activation, Order::GroupAware(5)] {
-                let f = Factor::new(&h, n, order, 0.01).unwrap();
+                let f = Factor::new(h.clone(), n, order, 0.01).unwrap();
                 let mean = (0..n).map(|i| f64::from(h[i * n + i])).sum::<f64>() / n as f64;
                 let u = dense(&f);
                 // U (H + damping) U^T = 1.
@@ -233,20 +233,20 @@ mod tests {
     #[test]
     fn damping_grows_until_the_matrix_is_positive_definite() {
         // Eigenvalues 1.03 and -0.03: positive from damping 0.04 on.
-        let f = Factor::new(&[0.5, 0.53, 0.53, 0.5], 2, Order::Natural, 0.01).unwrap();
+        let f = Factor::new(vec![0.5, 0.53, 0.53, 0.5], 2, Order::Natural, 0.01).unwrap();
         assert!((0.06..0.075).contains(&f.damp_percent), "{}", f.damp_percent);
-        let error = Factor::new(&[0.5, 5.0, 5.0, 0.5], 2, Order::Natural, 0.01).unwrap_err();
+        let error = Factor::new(vec![0.5, 5.0, 5.0, 0.5], 2, Order::Natural, 0.01).unwrap_err();
         assert!(error.to_string().contains("positive definite"), "{error}");
     }
 
     #[test]
     fn what_no_gram_matrix_has_is_refused() {
-        assert!(Factor::new(&[0.0; 4], 2, Order::Natural, 0.01).is_err(), "all dead");
-        assert!(Factor::new(&[1.0, 0.0, 0.0, -1.0], 2, Order::Natural, 0.01).is_err(), "negative");
-        assert!(Factor::new(&[1.0, f32::NAN, 0.0, 1.0], 2, Order::Natural, 0.01).is_err(), "NaN");
-        assert!(Factor::new(&[1.0; 3], 2, Order::Natural, 0.01).is_err(), "shape");
-        assert!(Factor::new(&[1.0, 0.0, 0.0, 1.0], 2, Order::Natural, -0.5).is_err(), "damping");
-        let f = Factor::new(&[4.0, 0.0, 0.0, 0.0], 2, Order::Natural, 0.0).unwrap();
+        assert!(Factor::new(vec![0.0; 4], 2, Order::Natural, 0.01).is_err(), "all dead");
+        assert!(Factor::new(vec![1.0, 0.0, 0.0, -1.0], 2, Order::Natural, 0.01).is_err(), "negative");
+        assert!(Factor::new(vec![1.0, f32::NAN, 0.0, 1.0], 2, Order::Natural, 0.01).is_err(), "NaN");
+        assert!(Factor::new(vec![1.0; 3], 2, Order::Natural, 0.01).is_err(), "shape");
+        assert!(Factor::new(vec![1.0, 0.0, 0.0, 1.0], 2, Order::Natural, -0.5).is_err(), "damping");
+        let f = Factor::new(vec![4.0, 0.0, 0.0, 0.0], 2, Order::Natural, 0.0).unwrap();
         assert_eq!((f.dead.as_slice(), f.entry(0, 0), f.entry(1, 1)), ([false, true].as_slice(), 0.5, 1.0));
     }
 
@@ -254,7 +254,7 @@ mod tests {
     fn threads_change_no_bit() {
         let (n, mut all) = (300, Vec::new());
         for threads in [1, 2, 3] {
-            let f = quantrs_blocks::with_threads(Some(threads), || Factor::new(&matrix(n), n, Order::Natural, 0.01));
+            let f = quantrs_blocks::with_threads(Some(threads), || Factor::new(matrix(n), n, Order::Natural, 0.01));
             all.push(f.unwrap().panels);
         }
         assert!(all.iter().all(|panels| *panels == all[0]));

@@ -272,3 +272,55 @@ fn subtract<S: Fused, const M: usize, const N: usize>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Rule, ScaleType};
+
+    fn options(group_size: usize, scale_type: ScaleType) -> Gptq {
+        let grid =
+            Grid { bits: 4, symmetric: false, rule: Rule::Gptq, scale_type, mse: None, min_zero: 1, stepwise: false };
+        Gptq { grid, group_size, block_size: 8, order: Order::Natural, static_groups: false }
+    }
+
+    /// Inputs whose neighbours are alike.
+    fn matrix(n: usize) -> Vec<f32> {
+        (0..n * n).map(|i| 0.8f32.powi((i / n).abs_diff(i % n) as i32)).collect()
+    }
+
+    #[test]
+    fn the_largest_and_smallest_finite_weights_give_an_error_or_finite_codes() {
+        let n = 32;
+        let factor = Factor::new(matrix(n), n, Order::Natural, 0.01).unwrap();
+        for size in [f32::MAX, 1e38, 1e30, 1e-30, f32::MIN_POSITIVE, 1e-45, 0.0] {
+            let w: Vec<f32> = (0..5 * n).map(|i| if i % 3 == 0 { -size } else { size }).collect();
+            for scale_type in [ScaleType::F32, ScaleType::F16, ScaleType::Bf16] {
+                for level in Level::all() {
+                    match options(16, scale_type).solve(level, &w, &factor) {
+                        Ok(found) => assert!(found.codes.scales.iter().all(|s| s.is_finite() && *s > 0.0), "{size}"),
+                        Err(error) => {
+                            assert!(matches!(error, SolverError::ScaleOverflow { .. }) && size > 1e4, "{error}")
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn levels_agree_but_for_a_few_roundings() {
+        let (n, n_rows) = (64, 100);
+        let factor = Factor::new(matrix(n), n, Order::Natural, 0.01).unwrap();
+        let w: Vec<f32> = (0..n_rows * n).map(|i| ((i * 7919) % 1009) as f32 / 500.0 - 1.0).collect();
+        let solve = |level| options(32, ScaleType::F16).solve(level, &w, &factor).unwrap();
+        let best = solve(Level::detect());
+        for level in Level::all() {
+            let found = solve(level);
+            let steps = best.codes.codes.iter().zip(&found.codes.codes).map(|(a, b)| a.abs_diff(*b));
+            let off = steps.filter(|step| *step > 0).count();
+            assert!(off * 200 < w.len(), "{off} of {} codes differ at {}", w.len(), level.name());
+            assert!((found.loss / best.loss - 1.0).abs() < 1e-3, "{} and {}", found.loss, best.loss);
+        }
+    }
+}
