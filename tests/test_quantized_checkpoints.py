@@ -106,20 +106,21 @@ KINDS: dict[str, tuple[dict[str, object], Callable[[np.ndarray], GroupQuantized]
 }
 
 
-def make(kind: str, tmp_path: Path) -> Made:
-    """tiny-llama3-rope, whose queries and keys change places on their way into a GGUF file."""
+def make(kind: str, tmp_path: Path, model: str = "tiny-llama3-rope") -> Made:
+    """By default a model whose queries and keys change places on their way into a GGUF file."""
     config, quantize, pack = KINDS[kind]
     tensors, dense = {}, {}
-    for name, array in load_file(HF / "tiny-llama3-rope" / "model.safetensors").items():
-        if "_proj" not in name:
+    for name, array in load_file(HF / model / "model.safetensors").items():
+        is_transposed = model == "tiny-gpt2"  # as it is stored; linears that are quantized never are
+        if not name.endswith(("proj.weight", "c_attn.weight", "c_fc.weight")):
             tensors[name] = dense[name] = array
             continue
-        q = quantize(array.astype(np.float32))
+        q = quantize((array.T if is_transposed else array).astype(np.float32))
         tensors |= {f"{name.removesuffix('.weight')}.{suffix}": packed for suffix, packed in pack(q).items()}
-        dense[name] = q.dequantize()
+        dense[name] = np.ascontiguousarray(q.dequantize().T) if is_transposed else q.dequantize()
     made = Made(tmp_path / kind, tmp_path / f"{kind}-floats")
     for folder, arrays, more in ((made.quantized, tensors, {"quantization_config": config}), (made.floats, dense, {})):
-        shutil.copytree(HF / "tiny-llama3-rope", folder)
+        shutil.copytree(HF / model, folder)
         settings = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps(settings | more))
         save_file(arrays, folder / "model.safetensors")
@@ -135,6 +136,27 @@ def test_logits_are_those_of_the_same_values_in_floats(kind: str, tmp_path: Path
     made = make(kind, tmp_path)
     expected = logits(made.floats)
     assert np.abs(logits(made.quantized) - expected).max() < 2e-6 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("model", ["tiny-gpt2", "tiny-qwen2moe"])
+def test_experts_and_linears_that_gpt2_stores_transposed_are_read(model: str, tmp_path: Path) -> None:
+    made = make("gptq", tmp_path, model)
+    expected = logits(made.floats)
+    assert np.abs(logits(made.quantized) - expected).max() < 2e-6 * np.abs(expected).max()
+    linears = {tensor.type_name for tensor in assembled(made.quantized).tensors if tensor.name.startswith("blk.0.ffn_up")}
+    assert "Q4_0" in linears
+
+
+def test_experts_of_different_grids_have_the_type_that_holds_them_all(tmp_path: Path) -> None:
+    made = make("gptq", tmp_path, "tiny-qwen2moe")
+
+    def ask_for_another_zero_point(arrays: dict[str, np.ndarray]) -> None:
+        arrays["model.layers.1.mlp.experts.3.up_proj.qzeros"] -= 1
+
+    change(made.quantized, ask_for_another_zero_point)
+    types = {tensor.name: tensor.type_name for tensor in assembled(made.quantized).tensors}
+    assert (types["blk.0.ffn_up_exps.weight"], types["blk.1.ffn_up_exps.weight"]) == ("Q4_0", "Q8_0")
+    assert np.isfinite(logits(made.quantized)).all()
 
 
 @pytest.mark.parametrize(("kind", "types"), [("gptq", {"Q4_0"}), ("awq", {"Q8_0"}), ("rows", {"Q4_0"})])

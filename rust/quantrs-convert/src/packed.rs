@@ -320,7 +320,7 @@ pub(crate) fn held_codes(
                 for (row, k) in rows.chunks_exact_mut(row_bytes).zip(AWQ_NIBBLE) {
                     for (byte, pair) in row.iter_mut().zip(words.chunks(8)) {
                         let nibble = |word: &[u8]| word[k as usize / 2] >> (4 * (k % 2)) & 15;
-                        *byte = nibble(pair) | pair.get(4..).map_or(0, |word| nibble(word) << 4);
+                        *byte = nibble(pair) | pair.get(4..8).map_or(0, |word| nibble(word) << 4);
                     }
                 }
             });

@@ -417,3 +417,64 @@ fn what_makes_no_sense_is_named() {
         fails(laid, ["the scales' divisor", "a finite number, not 0"]);
     }
 }
+
+/// Any description that passes the check can be read to its end, or is an error: whatever the bytes are, nothing panics.
+#[test]
+fn what_passes_the_check_can_be_read() {
+    let mut random = Random(99);
+    let bytes: Vec<u8> = (0..40_000).map(|_| random.next() as u8).collect();
+    let source = Source::Memory { label: "noise".into(), bytes: Arc::new(bytes) };
+    let (mut n_passed, mut n_read) = (0, 0);
+    for _ in 0..20_000 {
+        let mut pick = |most: u64| random.next() % (most + 1);
+        let bits = pick(9) as u32;
+        let at = At { source: 0, offset: 4 * pick(2000) };
+        let place = |n: u64| At { source: 0, offset: 4 * (n * 2654435761 % 9000) };
+        let codes =
+            [Codes::Rows { bits }, Codes::Columns { bits }, Codes::Awq, Codes::I8, Codes::F8E4M3, Codes::F4E2M1]
+                [pick(5) as usize];
+        let less = [Less::Nothing, Less::OneBorrowing, Less::OneWrapping][pick(2) as usize];
+        let zeros = [
+            Zeros::Middle,
+            Zeros::Columns { at: place(pick(9000)), less },
+            Zeros::Awq(place(pick(9000))),
+            Zeros::Rows(place(pick(9000))),
+            Zeros::I8(place(pick(9000))),
+        ][pick(4) as usize];
+        let scales = Scales {
+            at: place(pick(9000)),
+            scale_type: [ScaleType::F32, ScaleType::F16, ScaleType::Bf16, ScaleType::F8E4M3, ScaleType::F8E8M0]
+                [pick(4) as usize],
+            group_rows: [1, 1, 3, pick(200), u64::MAX][pick(4) as usize],
+            transposed: pick(1) == 0,
+            divisor: (pick(3) == 0).then(|| place(pick(9000))),
+        };
+        let group_size = [1, 16, 32, 128, pick(400), u64::MAX][pick(5) as usize];
+        let g_idx = (pick(7) == 0).then(|| place(pick(9000)));
+        let packed = Packed { codes, group_size, scales, zeros, g_idx };
+        let n_cols = [32, 64, 96, 256, 320, 1 + pick(300)][pick(5) as usize];
+        let n_rows = [2, 8, 16, 32, 1 + pick(60)][pick(4) as usize];
+        let order = match pick(3) {
+            0 => RowOrder::HalvesToPairs { n_heads: 1 + pick(3) },
+            _ => RowOrder::AsStored,
+        };
+        let name = ["F32", "F32", "BF16", "Q4_0", "Q8_0", "MXFP4"][pick(5) as usize];
+        let part = Part { source: 0, offset: at.offset, values: Values::Packed(packed), n_rows, order };
+        let tensor = AssembledTensor {
+            name: "t".into(),
+            dims: vec![n_cols, n_rows],
+            ggml_type: GgmlType::by_name(name).unwrap(),
+            assembly: Arc::new(Assembly { parts: vec![part], add: 0.0 }),
+        };
+        let Ok(model) = Gguf::assembled(&Header::new(3).unwrap(), vec![source.clone()], vec![tensor]) else { continue };
+        n_passed += 1;
+        let sources = model.open_sources();
+        let types = containing_types(&sources, &model.tensors()[0]);
+        let Ok(reader) = TensorReader::new(Level::detect(), &sources, &model.tensors()[0]) else { continue };
+        let types = types.expect("the same is read for the reader");
+        assert!(["F32", "BF16"].contains(&name) || types.contains(&name), "{name} is not one of {types:?}");
+        let mut all = vec![0; reader.nbytes()];
+        n_read += usize::from(reader.read_all(&mut all).is_ok());
+    }
+    assert!(n_passed > 1000 && n_read > 200, "{n_passed} passed, {n_read} were read");
+}
