@@ -3,7 +3,7 @@
 #![expect(clippy::needless_range_loop, reason = "indices over lanes are plainer than zipped iterators of five arrays")]
 
 use crate::grid::{Grid, Params};
-use crate::lanes::{least, round_half_even};
+use crate::lanes::{MAGIC, least, limited, round_half_even};
 
 /// Candidates: the ends times `1 - i / 100`.
 const SHRINKS: usize = 80;
@@ -49,9 +49,18 @@ impl Grid {
         let mut error = [0.0; R];
         for column in group {
             let value = Grid::value(&self.code(column, &params), &params);
+            let mut d = [0.0; R];
             for r in 0..R {
-                let d = (value[r] - column[r]).abs();
-                error[r] += if p == 2.0 { d * d } else { power(d, p) };
+                d[r] = (value[r] - column[r]).abs();
+            }
+            if p == 2.0 {
+                for r in 0..R {
+                    error[r] += d[r] * d[r];
+                }
+            } else {
+                for r in 0..R {
+                    error[r] += power(d[r], p);
+                }
             }
         }
         for r in 0..R {
@@ -82,13 +91,14 @@ fn power(d: f32, p: f32) -> f32 {
     let t = (m - 1.0) / (m + 1.0);
     let t2 = t * t;
     let ln = t * (2.0 + t2 * (0.666_666_7 + t2 * (0.4 + t2 * (0.285_714_3 + t2 * 0.222_222_2))));
-    let exponent = p * (e as f32 + ln * LOG2_E);
+    // Below the smallest normal number: 0, as for d = 0.
+    let exponent = limited(p * (e as f32 + ln * LOG2_E), -127.0, 127.0);
     let whole = round_half_even(exponent);
     let x = (exponent - whole) * LN_2;
     let fraction =
         1.0 + x * (1.0 + x * (0.5 + x * (1.0 / 6.0 + x * (1.0 / 24.0 + x * (1.0 / 120.0 + x * (1.0 / 720.0))))));
-    // Below the smallest normal number: 0, as for d = 0.
-    let power = f32::from_bits((((whole as i32).clamp(-127, 127) + 127) << 23) as u32);
+    // The low bits of a float of this size are the integer; a cast of a float that may be NaN is no single instruction.
+    let power = f32::from_bits((whole + (MAGIC + 127.0)).to_bits().wrapping_sub(MAGIC.to_bits()) << 23);
     if d == 0.0 { 0.0 } else { fraction * power }
 }
 
