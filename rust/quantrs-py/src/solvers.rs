@@ -83,7 +83,7 @@ pub(crate) fn quantize_groups<'py>(
 }
 
 /// What a factor depends on besides the tokens.
-type FactorKey = (Order, u32);
+type FactorKey = (Order, u64);
 
 struct State {
     sums: quantrs_solvers::Hessian,
@@ -101,7 +101,7 @@ impl Hessian {
 
     /// The factor of the present sums. Not to be called on a thread of the pool: while it waits for others, such a thread may take up
     /// another call for the same Hessian, and wait for the lock that it holds itself.
-    fn factor(&self, order: Order, damp_percent: f32, threads: Option<usize>) -> Result<Arc<Factor>, Error> {
+    fn factor(&self, order: Order, damp_percent: f64, threads: Option<usize>) -> Result<Arc<Factor>, Error> {
         let (mut state, key) = (self.lock(), (order, damp_percent.to_bits()));
         if let Some((known, factor)) = &state.factor
             && *known == key
@@ -180,7 +180,7 @@ type Solved<'py> = (
     Bound<'py, PyArray2<f32>>,
     Bound<'py, PyArray2<u8>>,
     Bound<'py, PyArray1<i32>>,
-    f32,
+    f64,
     f64,
 );
 
@@ -197,7 +197,7 @@ pub(crate) fn gptq<'py>(
     symmetric: bool,
     order: &str,
     static_groups: bool,
-    damp_percent: f32,
+    damp_percent: f64,
     block_size: usize,
     rule: &str,
     scale_type: &str,

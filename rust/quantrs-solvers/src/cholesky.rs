@@ -10,7 +10,7 @@ use rayon::prelude::*;
 /// Columns in a packed panel of the factor.
 pub(crate) const COLUMNS: usize = 8;
 /// What damping grows by when a matrix is not positive definite.
-const MORE_DAMPING: f32 = 0.01;
+const MORE_DAMPING: f64 = 0.01;
 
 /// In which order columns are quantized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub struct Factor {
     /// Panel p has columns `8 p..` and the rows above its end: `[8 (p + 1), 8]`; 0 below the diagonal.
     panels: Vec<f32>,
     /// Damping that was used, in units of the mean of the diagonal.
-    pub damp_percent: f32,
+    pub damp_percent: f64,
 }
 
 /// Where panel p starts.
@@ -51,7 +51,7 @@ impl Factor {
     ///
     /// A column with a diagonal entry of 0 is dead: it gets the entry 1 and its weights become 0. If the matrix is not positive
     /// definite, damping grows by 0.01 until it is, up to 1.
-    pub fn new(h: Vec<f32>, n: usize, order: Order, damp_percent: f32) -> Result<Factor, SolverError> {
+    pub fn new(h: Vec<f32>, n: usize, order: Order, damp_percent: f64) -> Result<Factor, SolverError> {
         if n == 0 || n.checked_mul(n) != Some(h.len()) {
             let expected = format!("{n} x {n} values");
             return Err(SolverError::Argument { what: "hessian", found: format!("{} values", h.len()), expected });
@@ -79,7 +79,7 @@ impl Factor {
         let mut damp_percent = damp_percent;
         let mut lower = vec![0.0; n * n];
         loop {
-            reversed(&h, &diagonal, &order, (f64::from(damp_percent) * mean) as f32, &mut lower);
+            reversed(&h, &diagonal, &order, (damp_percent * mean) as f32, &mut lower);
             if factorize(&mut lower, n) {
                 break;
             }
