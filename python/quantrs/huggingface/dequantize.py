@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from quantrs import _native
 from quantrs.errors import FileError, InputError
 from quantrs.huggingface.folder import Folder
+from quantrs.huggingface.output_folder import json_bytes
 from quantrs.huggingface.quantized import with_linears
 from quantrs.huggingface.stored_types import FLOAT_TYPES
-from quantrs.huggingface.write_folder import json_bytes, write_tensors
+from quantrs.huggingface.write_folder import write_tensors
 from quantrs.tokenization.bounded_json import read_object
 
 if TYPE_CHECKING:

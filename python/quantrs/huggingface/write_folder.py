@@ -1,15 +1,13 @@
 """Write a checkpoint folder: safetensors shards under the journal that every long job has, and the small files beside them."""
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantrs import _native, output
-from quantrs.errors import FileError, InputError
 from quantrs.huggingface.disassemble import disassemble
+from quantrs.huggingface.output_folder import INDEX, Shard, cut_into_shards, index_of, json_bytes, make_folder, write_small_files
 from quantrs.options import QuantizeOptions
 from quantrs.pipeline import carry_out
 from quantrs.plan import Plan, PlannedFile, TensorPlan
@@ -20,11 +18,11 @@ if TYPE_CHECKING:
     from quantrs.progress import Watcher
     from quantrs.report import Report
 
-__all__ = ["json_bytes", "write_folder", "write_tensors"]
+__all__ = ["write_folder", "write_tensors"]
 
-_INDEX = "model.safetensors.index.json"
 _WHOLE = ("I8", "I16", "I32", "I64", "F64")
-_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*")
+_Row = tuple[_native.TensorInfo, str, int]
+"""A tensor, the type that it becomes, and its bytes in that."""
 
 
 def write_folder(
@@ -103,11 +101,13 @@ def write_tensors(
     InputError, FormatError, FileError
         As `quantrs.conversion.convert`.
     """
-    shards = _shards(model.tensors, to, max_shard_bytes)
+    rows = [_row(tensor, to) for tensor in model.tensors]
+    shards = cut_into_shards([nbytes for _, _, nbytes in rows], max_shard_bytes)
     if len(shards) > 1:
-        small = {**small, _INDEX: json_bytes(_index(shards))}
-    _make_folder(dst, small, [shard.name for shard in shards], force=force or resume)
-    plan = _plan(shards, dst, to, model)
+        index = index_of((rows[i][0].name, shard.name, rows[i][2]) for shard in shards for i in shard.members)
+        small = {**small, INDEX: json_bytes(index)}
+    make_folder(dst, small, [shard.name for shard in shards], force=force or resume)
+    plan = _plan(rows, shards, dst, to, model)
     output.check_names(plan, sources)
     report = carry_out(
         model,
@@ -120,38 +120,13 @@ def write_tensors(
         measure=measure,
         watcher=watcher,
     )
-    for name, data in small.items():
-        _write_whole(dst / name, data)
+    write_small_files(dst, small)
     return report
 
 
-class _Shard:
-    """One safetensors file to be."""
-
-    def __init__(self) -> None:
-        self.tensors: list[tuple[_native.TensorInfo, str, int]] = []
-        """Each with the type that it becomes, and its bytes in that."""
-        self.name = ""
-
-    @property
-    def nbytes(self) -> int:
-        """Of all tensors."""
-        return sum(nbytes for _, _, nbytes in self.tensors)
-
-
-def _shards(tensors: Sequence[_native.TensorInfo], to: str, max_shard_bytes: int) -> list[_Shard]:
-    shards, filled = [_Shard()], 0
-    for tensor in tensors:
-        target = _target_type(tensor, to)
-        nbytes = row_bytes(target, tensor.dims[0]) * prod(tensor.dims[1:])
-        if shards[-1].tensors and filled + nbytes > max_shard_bytes:
-            shards.append(_Shard())
-            filled = 0
-        shards[-1].tensors.append((tensor, target, nbytes))
-        filled += nbytes
-    for number, shard in enumerate(shards, 1):
-        shard.name = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-    return shards
+def _row(tensor: _native.TensorInfo, to: str) -> _Row:
+    target = _target_type(tensor, to)
+    return tensor, target, row_bytes(target, tensor.dims[0]) * prod(tensor.dims[1:])
 
 
 def _target_type(tensor: _native.TensorInfo, to: str) -> str:
@@ -162,17 +137,11 @@ def _target_type(tensor: _native.TensorInfo, to: str) -> str:
     return to
 
 
-def _index(shards: Sequence[_Shard]) -> dict[str, object]:
-    return {
-        "metadata": {"total_size": sum(shard.nbytes for shard in shards)},
-        "weight_map": {tensor.name: shard.name for shard in shards for tensor, _, _ in shard.tensors},
-    }
-
-
-def _plan(shards: Sequence[_Shard], dst: Path, to: str, model: _native.Gguf) -> Plan:
+def _plan(rows_to_be: Sequence[_Row], shards: Sequence[Shard], dst: Path, to: str, model: _native.Gguf) -> Plan:
     files = []
     for shard in shards:
-        rows = [(tensor.name, target, tuple(reversed(tensor.dims))) for tensor, target, _ in shard.tensors]
+        members = [rows_to_be[i] for i in shard.members]
+        rows = [(tensor.name, target, tuple(reversed(tensor.dims))) for tensor, target, _ in members]
         header, offsets = _native.safetensors_header(rows, {"format": "pt"})
         planned = [
             TensorPlan(
@@ -186,10 +155,11 @@ def _plan(shards: Sequence[_Shard], dst: Path, to: str, model: _native.Gguf) -> 
                 imatrix_name=None,
                 source=tensor,
             )
-            for (tensor, target, nbytes), offset in zip(shard.tensors, offsets, strict=True)
+            for (tensor, target, nbytes), offset in zip(members, offsets, strict=True)
         ]
         planned.sort(key=lambda tensor: tensor.offset)
-        files.append(PlannedFile(path=str(dst / shard.name), header=header, tensors=tuple(planned), file_bytes=len(header) + shard.nbytes))
+        file_bytes = len(header) + sum(tensor.nbytes for tensor in planned)
+        files.append(PlannedFile(path=str(dst / shard.name), header=header, tensors=tuple(planned), file_bytes=file_bytes))
     return Plan(
         tensors=tuple(tensor for file in files for tensor in file.tensors),
         files=tuple(files),
@@ -201,40 +171,3 @@ def _plan(shards: Sequence[_Shard], dst: Path, to: str, model: _native.Gguf) -> 
         options=QuantizeOptions(to=to, allow_requantize=True),
         imatrix=None,
     )
-
-
-def _make_folder(dst: Path, small: Mapping[str, bytes], shards: Sequence[str], *, force: bool) -> None:
-    if dst.exists() and not dst.is_dir():
-        raise InputError(f"{dst}: a file of that name exists; choose another name for the folder")
-    if not dst.parent.is_dir():
-        raise InputError(f"{dst}: there is no folder {dst.parent}; make it first")
-    there = [name for name in small if os.path.lexists(dst / name)]
-    if there and not force:
-        raise InputError(f"{dst / there[0]}: the file exists already; --force overwrites it, or choose another folder")
-    # A reader would take files of another model for part of this one.
-    strangers = sorted(path.name for pattern in _WEIGHTS for path in dst.glob(pattern) if path.name not in (*small, *shards))
-    if strangers:
-        raise InputError(f"{dst / strangers[0]}: belongs to another model and would not be replaced; remove it, or choose another folder")
-    try:
-        dst.mkdir(exist_ok=True)
-    except OSError as error:
-        raise FileError(f"{dst}: cannot make the folder: {error.strerror}") from error
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Under a passing name first, so that nothing has its name before it is whole."""
-    part = path.with_name(f".{path.name}.quantrs-part")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise FileError(f"{path}: cannot be written: {error.strerror}") from error
-
-
-def json_bytes(value: object) -> bytes:
-    """As ``save_pretrained`` writes it."""
-    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

@@ -1,0 +1,95 @@
+"""A checkpoint folder that is being written: the small files, the names of shards, the index."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from quantrs.errors import FileError, InputError
+
+__all__ = ["INDEX", "Shard", "cut_into_shards", "index_of", "json_bytes", "make_folder", "write_small_files"]
+
+INDEX = "model.safetensors.index.json"
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*")
+
+
+class Shard(NamedTuple):
+    """One safetensors file to be: its name, and the indices of what goes in."""
+
+    name: str
+    members: Sequence[int]
+
+
+def cut_into_shards(sizes: Sequence[int], max_bytes: int) -> list[Shard]:
+    """Fill files in order; what is larger than `max_bytes` gets one of its own."""
+    groups: list[list[int]] = [[]]
+    filled = 0
+    for i, nbytes in enumerate(sizes):
+        if groups[-1] and filled + nbytes > max_bytes:
+            groups.append([])
+            filled = 0
+        groups[-1].append(i)
+        filled += nbytes
+    n = len(groups)
+    return [Shard("model.safetensors" if n == 1 else f"model-{k:05d}-of-{n:05d}.safetensors", group) for k, group in enumerate(groups, 1)]
+
+
+def index_of(tensors: Iterable[tuple[str, str, int]]) -> dict[str, object]:
+    """The index, of tensors by name, shard and bytes."""
+    rows = list(tensors)
+    return {"metadata": {"total_size": sum(nbytes for _, _, nbytes in rows)}, "weight_map": {name: shard for name, shard, _ in rows}}
+
+
+def make_folder(dst: Path, small: Iterable[str], shards: Sequence[str], *, force: bool) -> None:
+    """Make the folder, unless something speaks against writing these files into it.
+
+    Raises
+    ------
+    InputError
+        There is a file of that name, no folder to put it in, or one of the files without `force`; or weights of another model.
+    FileError
+        The system refuses.
+    """
+    small = list(small)
+    if dst.exists() and not dst.is_dir():
+        raise InputError(f"{dst}: a file of that name exists; choose another name for the folder")
+    if not dst.parent.is_dir():
+        raise InputError(f"{dst}: there is no folder {dst.parent}; make it first")
+    there = [name for name in small if os.path.lexists(dst / name)]
+    if there and not force:
+        raise InputError(f"{dst / there[0]}: the file exists already; --force overwrites it, or choose another folder")
+    # A reader would take files of another model for part of this one.
+    strangers = sorted(path.name for pattern in _WEIGHTS for path in dst.glob(pattern) if path.name not in (*small, *shards))
+    if strangers:
+        raise InputError(f"{dst / strangers[0]}: belongs to another model and would not be replaced; remove it, or choose another folder")
+    try:
+        dst.mkdir(exist_ok=True)
+    except OSError as error:
+        raise FileError(f"{dst}: cannot make the folder: {error.strerror}") from error
+
+
+def write_small_files(dst: Path, small: Mapping[str, bytes]) -> None:
+    """Write them, each under a passing name first, so that nothing has its name before it is whole.
+
+    Raises
+    ------
+    FileError
+    """
+    for name, data in small.items():
+        path = dst / name
+        part = path.with_name(f".{path.name}.quantrs-part")
+        try:
+            with part.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise FileError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def json_bytes(value: object) -> bytes:
+    """A JSON text as people read it."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
