@@ -55,7 +55,7 @@ class Job:
     options: str
     """Every option of the plan, as text."""
     imatrix: str | None
-    """Hash of the importance matrix file."""
+    """Hash of the importance matrix file, or of the calibration data."""
     outputs: tuple[tuple[str, int], ...]
     """Name and final bytes of each file to be written."""
     output_headers: str
@@ -86,7 +86,11 @@ class Job:
 
     def difference(self, other: "Job") -> str:
         """What sets two jobs apart, in words; empty when nothing does."""
-        words = {"source_header": "source metadata", "imatrix": "importance matrix", "output_headers": "planned metadata"}
+        words = {
+            "source_header": "source metadata",
+            "imatrix": "importance matrix or calibration data",
+            "output_headers": "planned metadata",
+        }
         parts = []
         for name in self.__dataclass_fields__:
             there, here = getattr(self, name), getattr(other, name)

@@ -49,6 +49,19 @@ class TensorPlan:
     imatrix_name: str | None
     """Importance matrix entry to use; None when this tensor is converted without one."""
     source: TensorInfo
+    made: bool = False
+    """A method computes it, from `source` and what the method knows; otherwise rows are converted as they are."""
+    n_weights: int = -1
+    """Weights of the model that it holds; -1 for all its values. Scales and the like hold none."""
+
+    def __post_init__(self) -> None:
+        if self.n_weights < 0:
+            object.__setattr__(self, "n_weights", self.n_rows * self.n_cols)
+
+    @property
+    def source_bytes(self) -> int:
+        """Bytes of the source that go into it; what several tensors are made from is counted once."""
+        return self.source.nbytes if self.n_weights else 0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -68,7 +81,7 @@ class TensorPlan:
     @property
     def copied(self) -> bool:
         """The bytes go over as they are."""
-        return self.source_type == self.target_type
+        return self.source_type == self.target_type and not self.made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +117,8 @@ class Plan:
     options: QuantizeOptions
     imatrix: Imatrix | None
     """Opened; None when none was given or every entry was filtered away."""
+    calibration: str | None = None
+    """Hash of the calibration data, where a method makes tensors from it."""
 
     @staticmethod
     def for_gguf(gguf: Gguf, options: QuantizeOptions, destination: str | None = None) -> "Plan":

@@ -20,7 +20,7 @@ def plan_summary(plan: "Plan") -> str:
     """What the types add up to, and the size of the file."""
     groups: dict[tuple[str, str], list[tuple[int, int]]] = {}
     for t in plan.tensors:
-        groups.setdefault((t.source_type, t.target_type), []).append((t.source.nbytes, t.nbytes))
+        groups.setdefault((t.source_type, t.target_type), []).append((t.source_bytes, t.nbytes))
     rows = [
         [source, target, str(len(sizes)), human_bytes(sum(s for s, _ in sizes)), human_bytes(sum(s for _, s in sizes))]
         for (source, target), sizes in groups.items()

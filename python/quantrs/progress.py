@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from quantrs import _native
 from quantrs.chunk_progress import StepLine
+from quantrs.errors import Cancelled
 from quantrs.plan_text import plan_summary
 from quantrs.text import human_bytes, printable
 
@@ -18,13 +20,13 @@ if TYPE_CHECKING:
 
     from quantrs.plan import Plan
 
-__all__ = ["StderrWatcher", "Watcher", "for_stderr", "run_watched"]
+__all__ = ["JobProgress", "StderrWatcher", "Watcher", "for_stderr", "run_watched"]
 
 _T = TypeVar("_T")
 
 
 class _Cancellable(Protocol):
-    """What `run_watched` needs of a progress counter; `quantrs._native.Progress` is one."""
+    """What `run_watched` needs of a progress counter; `JobProgress` and `quantrs._native.Progress` are two."""
 
     @property
     def done(self) -> int: ...
@@ -34,6 +36,38 @@ class _Cancellable(Protocol):
 _QUIET_SECONDS = 1.0
 _LINE_EVERY_SECONDS = 5.0
 _LOOK_EVERY_SECONDS = 0.1
+
+
+class JobProgress:
+    """What a job has done: in the native module, and in Python between its calls."""
+
+    def __init__(self) -> None:
+        self.native = _native.Progress()
+        """For native calls."""
+        self._made_bytes = 0.0
+        self._cancelled = False
+
+    @property
+    def done(self) -> int:
+        """Source bytes finished so far."""
+        return self.native.done + round(self._made_bytes)
+
+    def add(self, n_bytes: float) -> None:
+        """Count work, as the source bytes that it stands for.
+
+        Raises
+        ------
+        Cancelled
+            `cancel` was called meanwhile.
+        """
+        self._made_bytes += n_bytes
+        if self._cancelled:
+            raise Cancelled("stopped before the end")
+
+    def cancel(self) -> None:
+        """Make running native calls and the next `add` raise `Cancelled`."""
+        self._cancelled = True
+        self.native.cancel()
 
 
 class Watcher:

@@ -8,11 +8,20 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from quantrs.errors import FileError, InputError, UsageError
 from quantrs.schemes import tensor_type
 
-__all__ = ["Recipe", "Rule"]
+__all__ = ["Recipe", "Rule", "TypeOf"]
+
+
+class TypeOf(Protocol):
+    """Checks the name of a type, and returns it as the plan spells it."""
+
+    def __call__(self, text: str, *, where: str) -> str:
+        """Read `text`; `where` names the rule in messages."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -41,8 +50,8 @@ class Recipe:
         self._matched: set[int] = set()
 
     @staticmethod
-    def read(path: str | Path) -> "Recipe":
-        """Read a recipe file.
+    def read(path: str | Path, *, type_of: TypeOf | None = None) -> "Recipe":
+        """Read a recipe file; `type_of` reads the types of its rules, which are GGUF's unless given.
 
         Raises
         ------
@@ -57,11 +66,11 @@ class Recipe:
             raise FileError(f"recipe: cannot read {path}: {error.strerror or error}") from error
         except UnicodeDecodeError as error:
             raise UsageError(f"recipe {path}: not UTF-8 at byte {error.start}") from None
-        return Recipe.parse(text, str(path))
+        return Recipe.parse(text, str(path), type_of=type_of)
 
     @staticmethod
-    def parse(text: str, source: str = "recipe") -> "Recipe":
-        """Read the text of a recipe; `source` names it in messages.
+    def parse(text: str, source: str = "recipe", *, type_of: TypeOf | None = None) -> "Recipe":
+        """Read the text of a recipe; `source` names it in messages, `type_of` as in `read`.
 
         Examples
         --------
@@ -83,7 +92,7 @@ class Recipe:
         rows = table.get("rule")
         if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
             raise UsageError(f"recipe {source}: expected one or more [[rule]] tables")
-        return Recipe(tuple(_rule(number, row, source) for number, row in enumerate(rows, 1)), source)
+        return Recipe(tuple(_rule(number, row, source, type_of or tensor_type) for number, row in enumerate(rows, 1)), source)
 
     def rule_for(self, name: str) -> Rule | None:
         """The rule that decides on a tensor, or None."""
@@ -104,7 +113,7 @@ class Recipe:
                 )
 
 
-def _rule(number: int, row: dict[str, object], source: str) -> Rule:
+def _rule(number: int, row: dict[str, object], source: str, type_of: TypeOf) -> Rule:
     where = f"recipe {source}: rule {number}"
     unknown = row.keys() - {"match", "type", "keep"}
     if unknown:
@@ -122,4 +131,4 @@ def _rule(number: int, row: dict[str, object], source: str) -> Rule:
         pattern = re.compile(match)
     except (re.error, OverflowError) as error:
         raise UsageError(f"{where}: match = {match!r} is not a regular expression: {error}") from None
-    return Rule(number, pattern, None if type_name is None else tensor_type(type_name, where=where))
+    return Rule(number, pattern, None if type_name is None else type_of(type_name, where=where))

@@ -1,10 +1,11 @@
 """Carries a plan out: part files are filled tensor by tensor, the journal follows, whole files get their names."""
 
 import math
+import zlib
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from quantrs import _native
 from quantrs.errors import FileError, FormatError, InputError
@@ -13,13 +14,25 @@ from quantrs.journal import Record, part_path
 from quantrs.output import discard_parts, publish
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
     from quantrs.journal import Job, Journal
     from quantrs.plan import Plan, TensorPlan
 
-__all__ = ["Key", "Writer"]
+__all__ = ["Key", "Maker", "Writer"]
 
 Key = tuple[int, str]
 """Index of the output file, name of the tensor."""
+
+
+class Maker(Protocol):
+    """Computes the tensors that a plan has as `TensorPlan.made`."""
+
+    def make(self, todo: "Collection[Key]") -> "Iterator[tuple[Key, bytes]]":
+        """Each of `todo` with its data, in any order; what is not asked for may come too, and is the same as it was.
+
+        Whatever was yielded before is written and in the journal when the next one is asked for.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +48,7 @@ class Writer:
     progress: "_native.Progress"
     threads: int | None
     measure: bool
+    maker: Maker | None = None
 
     @property
     def outputs(self) -> tuple[Path, ...]:
@@ -43,7 +57,7 @@ class Writer:
 
     def todo_bytes(self) -> int:
         """Source bytes of the tensors that are not done."""
-        return sum(tensor.source.nbytes for key, tensor in self._tensors() if key not in self.done)
+        return sum(tensor.source_bytes for key, tensor in self._tensors() if key not in self.done)
 
     def written(self) -> "list[tuple[TensorPlan, Record]]":
         """All tensors with their records, in file order; after `run`."""
@@ -105,14 +119,33 @@ class Writer:
         for part, file in zip(parts, self.plan.files, strict=True):
             part.write(0, file.header)
         for (index, name), tensor in self._tensors():
-            if (index, name) in self.done:
+            if (index, name) in self.done or tensor.made:
                 continue
             written = self._write_tensor(parts[index], sources, tensor)
-            record = Record(file=index, tensor=name, crc32=written.crc32, clipped_blocks=written.clipped_blocks, errors=_errors(written))
-            self.journal.add(record)
-            self.done[index, name] = record
+            self._note(Record(file=index, tensor=name, crc32=written.crc32, clipped_blocks=written.clipped_blocks, errors=_errors(written)))
+        self._fill_made(parts)
         for part in parts:
             part.sync()
+
+    def _fill_made(self, parts: "list[_native.PartFile]") -> None:
+        made = {key: tensor for key, tensor in self._tensors() if tensor.made}
+        todo = [key for key in made if key not in self.done]
+        if not todo:
+            return
+        if self.maker is None:
+            raise ValueError("the plan has tensors to be made, and nothing that makes them")
+        for key, data in self.maker.make(todo):
+            if key in self.done:
+                continue
+            tensor = made[key]
+            if len(data) != tensor.nbytes:
+                raise ValueError(f"{tensor.name}: {len(data)} bytes were made, {tensor.nbytes} are planned")
+            parts[key[0]].write(tensor.offset, data)
+            self._note(Record(file=key[0], tensor=key[1], crc32=zlib.crc32(data), clipped_blocks=0, errors=None))
+
+    def _note(self, record: Record) -> None:
+        self.journal.add(record)
+        self.done[record.file, record.tensor] = record
 
     def _drop_damaged(self, parts: "list[_native.PartFile]") -> None:
         """Forget records whose bytes are not on disk: a power failure can lose writes that the journal knows of."""
