@@ -40,11 +40,11 @@ def chat(args: argparse.Namespace) -> int:
 def quantize(args: argparse.Namespace) -> int:
     """Write a quantized model."""
     from quantrs import progress
-    from quantrs.pipeline import quantize_gguf
+    from quantrs.pipeline import quantize_model
 
     watcher = progress.for_stderr()
     with _telling_how_to_resume(args, watcher):
-        report = quantize_gguf(
+        report = quantize_model(
             args.src,
             args.dst,
             quantize_options(args),
@@ -129,8 +129,17 @@ def plan(args: argparse.Namespace) -> int:
     from quantrs.open_model import open_model
     from quantrs.plan import Plan
     from quantrs.plan_text import plan_text
+    from quantrs.quantizing.schemes import folder_scheme
 
     options = quantize_options(args)
+    scheme = folder_scheme(options.to)
+    options.check_for(folder=scheme is not None)
+    if scheme is not None:
+        from quantrs.quantizing.folder import planned_folder
+
+        folder_plan = planned_folder(args.src, scheme, options)
+        _show(args, folder_plan.to_json, lambda: plan_text(folder_plan))
+        return _DONE
     source = open_model(args.src, pre=options.pre, arch=options.arch)
     planned = Plan.for_gguf(source, options)
     for text in (*source.notices, *planned.notices, *(f"quantize would refuse: {text}" for text in planned.refusals)):

@@ -276,6 +276,9 @@ def quantize_options(args: argparse.Namespace) -> QuantizeOptions:
     from_file = read_tensor_type_file(args.tensor_type_file) if args.tensor_type_file else ()
     return QuantizeOptions(
         to=args.to,
+        method=args.method,
+        skip=tuple(args.skip),
+        smooth_alpha=args.smooth_alpha,
         imatrix=args.imatrix,
         include_weights=tuple(args.include_weights),
         exclude_weights=tuple(args.exclude_weights),
@@ -355,7 +358,14 @@ def _add_plan_options(sub: argparse.ArgumentParser) -> None:
     def repeated(name: str, metavar: str, text: str) -> None:
         sub.add_argument(name, metavar=metavar, help=f"{text}; may be repeated", action="append", default=[])
 
-    option("--to", "TYPE", "file type: Q4_K_M, Q8_0, IQ4_XS, F16, COPY ... or its number", required=True)
+    option(
+        "--to", "TYPE", "GGUF: Q4_K_M, Q8_0, IQ4_XS, F16 ...; folder: gptq-w4-g128, awq-w4-g128, w4a16-g128, w8a8, fp8 ...", required=True
+    )
+    option("--method", "NAME", "folder: gptq, awq, smoothquant or rtn (round to nearest); what suits the type unless given")
+    repeated("--skip", "PATTERN", "folder: leave linears as they are in whose name the regular expression is found")
+    sub.add_argument(
+        "--smooth-alpha", metavar="X", type=_share, default=0.5, help="of smoothquant, 0 to 1: how much moves into the weights"
+    )
     option("--imatrix", "FILE", "importance matrix, GGUF or .dat")
     repeated("--include-weights", "NAME", "use importance only of tensors whose name contains this")
     repeated("--exclude-weights", "NAME", "use no importance of tensors whose name contains this")
@@ -465,6 +475,16 @@ def _count_from(least: int, end: int = 2**31) -> Callable[[str], int]:
         return int(text)
 
     return count
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a number from 0 to 1")
+    return value
 
 
 def _byte_count(text: str) -> int:

@@ -33,6 +33,12 @@ class QuantizeOptions:
     """Path of the importance matrix, exactly as given: this text goes into the written file."""
     imatrix_label: str | None = None
     """What the written file calls the importance matrix; its path when not given."""
+    method: str | None = None
+    """For checkpoint folders: a name of `quantrs.methods.METHODS`; what suits the format when not given."""
+    skip: tuple[str, ...] = ()
+    """For checkpoint folders: regular expressions; linears in whose name one is found stay as they are."""
+    smooth_alpha: float = 0.5
+    """Of SmoothQuant: 0 leaves inputs as they are, 1 moves their whole range into the weights."""
     include_weights: tuple[str, ...] = ()
     """Only importance entries whose name contains one of these are used."""
     exclude_weights: tuple[str, ...] = ()
@@ -76,6 +82,28 @@ class QuantizeOptions:
         negative = [layer for layer in self.prune_layers if layer < 0]
         if negative:
             raise UsageError(f"--prune-layers: found layer {negative[0]}, expected numbers from 0 up")
+
+    def check_for(self, *, folder: bool) -> None:
+        """Refuse options that mean nothing for what is written, a folder or a GGUF file.
+
+        Raises
+        ------
+        UsageError
+        """
+        wrong = _OF_GGUF if folder else _OF_FOLDERS
+        given = [name for name in wrong if getattr(self, name) != self.__dataclass_fields__[name].default]
+        if given:
+            option = "--" + given[0].replace("_", "-").removesuffix("s")
+            raise UsageError(
+                f"{option}: is for {'GGUF files' if folder else 'checkpoint folders'}, but --to {self.to} is none; leave it out"
+            )
+
+
+_OF_FOLDERS = ("method", "skip", "smooth_alpha")
+_OF_GGUF = (
+    *("imatrix", "include_weights", "exclude_weights", "pure", "leave_output_tensor", "output_tensor_type", "token_embedding_type"),
+    *("tensor_types", "override_kv", "prune_layers", "keep_split", "lora"),
+)
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from quantrs import _native, output
 from quantrs import threads as thread_counts
-from quantrs.errors import InputError
+from quantrs.errors import InputError, UsageError
 from quantrs.fingerprint import fingerprint
 from quantrs.journal import Journal, part_path
 from quantrs.open_model import open_model
 from quantrs.options import QuantizeOptions
 from quantrs.plan import Plan
-from quantrs.progress import Watcher, run_watched
+from quantrs.progress import JobProgress, Watcher, run_watched
+from quantrs.quantizing.schemes import folder_scheme
 from quantrs.report import Report, group_errors
 from quantrs.writer import Key, Writer
 
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
     from quantrs.calibration.options import CalibrationOptions
     from quantrs.journal import Job, Record
     from quantrs.plan import TensorPlan
+    from quantrs.writer import Maker
 
-__all__ = ["carry_out", "opened", "quantize_checkpoint", "quantize_gguf", "write_gguf"]
+__all__ = ["carry_out", "opened", "quantize_checkpoint", "quantize_model", "write_gguf"]
 
 
 def quantize_checkpoint(
@@ -35,6 +37,9 @@ def quantize_checkpoint(
     dst: "str | PathLike[str]",
     *,
     scheme: str,
+    method: str | None = None,
+    skip: Sequence[str] = (),
+    smooth_alpha: float = 0.5,
     imatrix: "str | PathLike[str] | None" = None,
     include_weights: Sequence[str] = (),
     exclude_weights: Sequence[str] = (),
@@ -58,15 +63,22 @@ def quantize_checkpoint(
     measure: bool = False,
     watcher: Watcher | None = None,
 ) -> Report:
-    """Quantize a model into a GGUF file: what ``quantrs quantize`` does, as one call.
+    """Quantize a model into a GGUF file or a checkpoint folder: what ``quantrs quantize`` does, as one call.
 
     Parameters
     ----------
     src, dst : path-like
-        The model, a GGUF file (of a split one, the first) or a checkpoint folder, and the file to write. Nothing has the name `dst`
-        before it is whole.
+        The model, a GGUF file (of a split one, the first) or a checkpoint folder, and the file or folder to write. Nothing has its final
+        name before it is whole.
     scheme : str
-        File type, in any letter case: ``"Q4_K_M"``, ``"IQ4_XS"``, ``"F16"``, ``"COPY"`` ...
+        In any letter case: a file type of GGUF (``"Q4_K_M"``, ``"IQ4_XS"``, ``"F16"``, ``"COPY"`` ...), or what a folder is to hold:
+        ``"gptq-w4-g128"``, ``"awq-w4-g128"``, ``"w4a16-g128"``, ``"w8a8"``, ``"fp8"`` ...
+    method : {"gptq", "awq", "smoothquant", "rtn"}, optional
+        For folders: how integers are found; what suits the format when not given.
+    skip : sequence of str
+        For folders: regular expressions; linears in whose name one is found stay as they are.
+    smooth_alpha : float
+        Of SmoothQuant: 0 leaves inputs as they are, 1 moves their whole range into the weights.
     imatrix : path-like, optional
         Importance matrix, of either format. The written file names it as given here.
     include_weights, exclude_weights : sequence of str
@@ -96,7 +108,8 @@ def quantize_checkpoint(
     lora : sequence of str
         ``DIR`` or ``DIR:SCALE``: adapters of PEFT to add to the weights of a checkpoint folder first.
     calibration : CalibrationOptions, optional
-        Compute the importance matrix from a text; the written file names the text.
+        For a GGUF file: compute the importance matrix from a text, which the file names. For a folder: which text the method sees; the
+        one that comes with the package when not given.
     threads : int, optional
         By default all CPUs that the process may use. The bytes do not depend on it.
     force : bool
@@ -129,6 +142,9 @@ def quantize_checkpoint(
     """
     options = QuantizeOptions(
         to=scheme,
+        method=method,
+        skip=tuple(skip),
+        smooth_alpha=smooth_alpha,
         imatrix=None if imatrix is None else os.fspath(imatrix),
         include_weights=tuple(include_weights),
         exclude_weights=tuple(exclude_weights),
@@ -146,7 +162,7 @@ def quantize_checkpoint(
         arch=arch,
         lora=tuple(lora),
     )
-    return quantize_gguf(
+    return quantize_model(
         src,
         dst,
         options,
@@ -159,7 +175,7 @@ def quantize_checkpoint(
     )
 
 
-def quantize_gguf(
+def quantize_model(
     src: "str | PathLike[str]",
     dst: "str | PathLike[str]",
     options: QuantizeOptions,
@@ -172,6 +188,24 @@ def quantize_gguf(
     watcher: Watcher,
 ) -> Report:
     """`quantize_checkpoint` with its options as one record."""
+    scheme = folder_scheme(options.to)
+    options.check_for(folder=scheme is not None)
+    if scheme is not None:
+        from quantrs.quantizing.folder import quantize_folder
+
+        if measure:
+            raise UsageError("--error: is for GGUF files; eval --reference measures a folder against its source")
+        return quantize_folder(
+            src,
+            Path(dst),
+            scheme,
+            options,
+            calibration=calibration,
+            threads=thread_counts.checked(threads),
+            force=force,
+            resume=resume,
+            watcher=watcher,
+        )
     started, dst = time.perf_counter(), Path(dst)
     threads = thread_counts.checked(threads)
     with opened(os.fspath(src), dst, pre=options.pre, arch=options.arch, lora=options.lora) as source, ExitStack() as stack:
@@ -224,8 +258,13 @@ def carry_out(
     resume: bool,
     measure: bool,
     watcher: Watcher,
+    maker: "Maker | None" = None,
+    progress: JobProgress | None = None,
 ) -> Report:
-    """Write what is planned, under a journal named after `dst`."""
+    """Write what is planned, under a journal named after `dst`.
+
+    `maker` computes the tensors of the plan that are not converted, and counts on `progress`.
+    """
     threads = thread_counts.checked(threads)
     plan.check()
     for text in (*source.notices, *plan.notices):
@@ -241,8 +280,18 @@ def carry_out(
         if not done:
             _drop_old_work(journal, plan)
         n_resumed = len(done)
-        progress = _native.Progress()
-        writer = Writer(source=source, plan=plan, job=job, journal=journal, done=done, progress=progress, threads=threads, measure=measure)
+        progress = progress or JobProgress()
+        writer = Writer(
+            source=source,
+            plan=plan,
+            job=job,
+            journal=journal,
+            done=done,
+            progress=progress.native,
+            threads=threads,
+            measure=measure,
+            maker=maker,
+        )
         try:
             run_watched(lambda: writer.run(force=force), watcher=watcher, progress=progress, total_bytes=writer.todo_bytes())
         except BaseException:
@@ -308,13 +357,13 @@ def _report(
     resumed_tensors: int = 0,
     already_complete: bool = False,
 ) -> Report:
-    n_weights = sum(tensor.n_rows * tensor.n_cols for tensor in plan.tensors)
+    n_weights = sum(tensor.n_weights for tensor in plan.tensors)
     return Report(
         files=tuple(file.path for file in plan.files),
         file_type=plan.file_type,
         source_bytes=plan.source_bytes,
         file_bytes=plan.file_bytes,
-        source_bits_per_weight=8 * sum(tensor.source.nbytes for tensor in plan.tensors) / n_weights if n_weights else 0.0,
+        source_bits_per_weight=8 * sum(tensor.source_bytes for tensor in plan.tensors) / n_weights if n_weights else 0.0,
         bits_per_weight=8 * sum(tensor.nbytes for tensor in plan.tensors) / n_weights if n_weights else 0.0,
         seconds=time.perf_counter() - started,
         already_complete=already_complete,
