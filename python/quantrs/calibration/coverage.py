@@ -1,4 +1,7 @@
-"""How much each expert of a mixture has seen: a router sends rare experts few tokens, and statistics of few tokens say little."""
+"""How much each expert of a mixture has seen: a router sends rare experts few tokens, and statistics of few tokens say little.
+
+In an importance matrix an expert that saw none weighs all columns alike, as with ``llama-imatrix``; one that saw few has what it saw.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
