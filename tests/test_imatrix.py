@@ -219,6 +219,8 @@ def test_a_run_that_was_broken_off_takes_up_its_matrix(tmp_path: Path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(for_gguf, "add_squares", lambda *args, **kw: pytest.fail("computed again"))
         quantize_checkpoint(model, dst, scheme="Q2_K", calibration=calibration(ids), resume=True)
+        report = quantize_checkpoint(model, dst, scheme="Q2_K", calibration=calibration(ids), resume=True)
+        assert report.already_complete
     assert dst.read_bytes() == (tmp_path / "a.gguf").read_bytes()
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
 

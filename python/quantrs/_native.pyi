@@ -571,6 +571,8 @@ class ImatrixSums:
     datasets: list[str]
     chunk_count: int
     """Chunks seen by the weight that saw most."""
+    def assume_sequences(self, n: int, /) -> None:
+        """As if so many sequences of nothing had been added: what a plan has to know of a matrix that is not computed yet."""
     n_sequences: int
     """Sequences that `Engine.sum_squares` added whole."""
     def add_dataset(self, name: str, /) -> None:

@@ -17,11 +17,14 @@ from quantrs.calibration.imatrix import add_squares, dataset_name, engine_for
 from quantrs.calibration.partial_sums import PartialSums, key_of
 from quantrs.calibration.sequences import read_sequences
 from quantrs.calibration.write_whole import write_whole
-from quantrs.errors import UsageError
+from quantrs.errors import InputError, UsageError
 from quantrs.journal import journal_path
 from quantrs.plan import Plan
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from quantrs._native import Engine, Gguf, ImatrixSums
     from quantrs.calibration.options import CalibrationOptions
     from quantrs.options import QuantizeOptions
@@ -58,25 +61,27 @@ def with_imatrix(
     if options.imatrix is not None:
         raise UsageError("--calib computes an importance matrix and --imatrix gives one; keep one of them")
     sequences = read_sequences(calibration, source)
+    if not dst.parent.is_dir():
+        raise InputError(f"{dst}: there is no folder {dst.parent}; make it first")
     key = key_of(source, sequences, dataset_name(calibration))
     path, partial = _path(dst, key), PartialSums(dst, key)
     options = dataclasses.replace(options, imatrix=os.fspath(path), imatrix_label=dataset_name(calibration))
     if not (resume and path.is_file()):
         engine = engine_for(source, calibration.length, threads)
-        _check_plan(source, dst, options, engine, calibration, force=force, resume=resume)
         sums = _empty(engine, calibration)
+        sums.assume_sequences(len(sequences))
+        # Of another name: should the process end here, nobody must take it for the matrix.
+        draft = dataclasses.replace(options, imatrix=os.fspath(_path(dst, "draft")))
+        write_whole(_path(dst, "draft"), sums.to_bytes())
         try:
-            add_squares(engine, sequences, sums, partial, resume=resume, watch=watcher.calibrated)
-        except BaseException:
-            if partial.path.exists():
-                watcher.kept((partial.path,))
-            raise
-        partial.remove()
-        coverage = Coverage.of(sums.counts())
-        for text in coverage.notices():
-            watcher.notice(text)
-        coverage.check(calibration.min_coverage)
-        write_whole(path, sums.to_bytes())
+            plan = _checked_plan(source, dst, draft, calibration, force=force, resume=resume)
+            if resume and not journal_path(dst).exists() and output.is_complete(plan):
+                yield draft
+                return
+            output.check_room(plan)
+        finally:
+            _path(dst, "draft").unlink(missing_ok=True)
+        write_whole(path, _matrix(engine, sequences, calibration, partial, resume=resume, watcher=watcher))
     try:
         yield options
     except BaseException:
@@ -99,27 +104,38 @@ def _empty(engine: "Engine", calibration: "CalibrationOptions") -> "ImatrixSums"
     return sums
 
 
-def _check_plan(
-    source: "Gguf",
-    dst: Path,
-    options: "QuantizeOptions",
+def _matrix(
     engine: "Engine",
+    sequences: "NDArray[np.int32]",
     calibration: "CalibrationOptions",
+    partial: PartialSums,
     *,
-    force: bool,
     resume: bool,
-) -> None:
-    """Plan with a matrix that has every entry and knows nothing: types and sizes are those of the real one."""
-    path = _path(dst, "plan")
-    if not dst.parent.is_dir():
-        output.check_names(Plan.for_gguf(source, dataclasses.replace(options, imatrix=None, imatrix_label=None), os.fspath(dst)), [])
-    write_whole(path, _empty(engine, calibration).to_bytes())
+    watcher: "Watcher",
+) -> bytes:
+    """The file."""
+    sums = _empty(engine, calibration)
     try:
-        plan = Plan.for_gguf(source, dataclasses.replace(options, imatrix=os.fspath(path)), os.fspath(dst))
-    finally:
-        path.unlink(missing_ok=True)
+        add_squares(engine, sequences, sums, partial, resume=resume, watch=watcher.calibrated)
+    except BaseException:
+        if partial.path.exists():
+            watcher.kept((partial.path,))
+        raise
+    partial.remove()
+    coverage = Coverage.of(sums.counts())
+    for text in coverage.notices():
+        watcher.notice(text)
+    coverage.check(calibration.min_coverage)
+    return sums.to_bytes()
+
+
+def _checked_plan(
+    source: "Gguf", dst: Path, options: "QuantizeOptions", calibration: "CalibrationOptions", *, force: bool, resume: bool
+) -> Plan:
+    """Plan with a matrix that has every entry and knows nothing: header, types and sizes are those of the real one."""
+    plan = Plan.for_gguf(source, options, os.fspath(dst))
     output.check_names(plan, [*source.files, *(name for name in (calibration.text, options.recipe) if name)])
     plan.check()
     if not force and not resume:
         output.check_absent(plan.files)
-    output.check_room(plan)
+    return plan

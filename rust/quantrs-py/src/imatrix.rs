@@ -109,6 +109,11 @@ impl ImatrixSums {
         })
     }
 
+    #[pyo3(signature = (n, /))]
+    fn assume_sequences(&self, n: u32) {
+        self.lock().assume_sequences(n);
+    }
+
     fn counts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let dict = PyDict::new(py);
         for (name, counts) in self.lock().counts() {

@@ -110,6 +110,12 @@ impl ImatrixSums {
         add_squares(&mut entry.sums[expert * n_cols..][..n_cols], x)
     }
 
+    /// As if so many sequences of nothing had been added: what a plan has to know of a matrix that is not computed yet.
+    pub fn assume_sequences(&mut self, n: u32) {
+        let count = u64::from(n) * u64::from(self.chunk_size);
+        self.entries.values_mut().for_each(|entry| entry.counts.fill(count));
+    }
+
     /// Add what a file of either form holds.
     ///
     /// # Errors
