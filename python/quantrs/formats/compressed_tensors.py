@@ -308,7 +308,7 @@ def unpack_layer(layer: QuantizedLayer, read: "Read") -> "GroupQuantized | NDArr
         codes = _native.unpack_codes(read(layer.codes).astype(np.int32, copy=False), layer.bits, layer.in_features)
     return GroupQuantized(
         codes=codes,
-        scales=read(layer.scales).astype(np.float32),
+        scales=read(layer.scales).astype(np.float32).reshape(layer.out_features, layer.n_groups),
         zeros=_read_zeros(layer, read, middle),
         g_idx=read_g_idx(layer, read),
         bits=layer.bits,
@@ -323,7 +323,7 @@ def _read_zeros(layer: QuantizedLayer, read: "Read", middle: np.uint8) -> "NDArr
         return np.full((layer.out_features, layer.n_groups), middle)
     stored = read(layer.zeros)
     if layer.zeros.dtype == "I8":
-        return stored.view(np.uint8) + middle
+        return stored.view(np.uint8).reshape(layer.out_features, layer.n_groups) + middle
     return np.ascontiguousarray(unpack_down(stored.astype(np.int32, copy=False), layer.bits, layer.out_features).T)
 
 
