@@ -7,26 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quantrs import _native
-from quantrs.errors import FileError, InputError
+from quantrs.errors import InputError
+from quantrs.huggingface.carried import carried
 from quantrs.huggingface.disassemble import disassemble
 from quantrs.huggingface.folder import Folder
-from quantrs.huggingface.quantized import with_linears
-from quantrs.huggingface.stored_types import FLOAT_TYPES
 from quantrs.open_model import open_model
 from quantrs.schemes import FLOATS, is_quantized
-from quantrs.tokenization.bounded_json import read_object
 from quantrs.tokenization.to_huggingface import tokenizer_files
 
 if TYPE_CHECKING:
-    from quantrs._native import AssembledTensor, Gguf, TensorInfo
+    from quantrs._native import Gguf, TensorInfo
 
 __all__ = ["HfModel", "is_packed"]
-
-_MAX_SMALL_BYTES = 64 << 20
-_SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.py", "LICENSE*", "README.md")
-_NOT_CARRIED = ("config.json", "quantize_config.json", "quant_config.json", "recipe.yaml")
-_INTEGERS = ("I8", "I16", "I32", "I64", "F64")
 
 
 @dataclass(frozen=True)
@@ -94,14 +86,8 @@ def _of_gguf(path: str, gguf: "Gguf") -> HfModel:
 
 def _of_folder(folder: Folder, arch: str | None) -> HfModel:
     gguf, why_not = _to_run(folder) if arch is None else (None, "--arch generic was asked for")
-    folder = with_linears(folder)
-    tensors = [_as_it_lies(folder, name) for name, tensor in folder.tensors.items() if 0 not in tensor.shape]
-    model = _native.Gguf.assembled(_native.GgufHeader.new(), list(folder.sources), tensors)
-    shapes = {name: tensor.shape for name, tensor in folder.tensors.items() if 0 not in tensor.shape}
-    config_path = folder.path / "config.json"
-    config = read_object(config_path, _MAX_SMALL_BYTES) if config_path.is_file() else {}
-    config.pop("quantization_config", None)
-    return HfModel(str(folder.path), model, shapes, config, _small_files(folder), gguf, why_not)
+    found = carried(folder)
+    return HfModel(str(folder.path), found.tensors, found.shapes, found.config, found.small_files, gguf, why_not)
 
 
 def _to_run(folder: Folder) -> "tuple[Gguf | None, str]":
@@ -112,33 +98,3 @@ def _to_run(folder: Folder) -> "tuple[Gguf | None, str]":
         return assemble(folder, to_run=True), ""
     except InputError as error:
         return None, str(error)
-
-
-def _as_it_lies(folder: Folder, name: str) -> "AssembledTensor":
-    tensor = folder.tensors[name]
-    type_name = FLOAT_TYPES.get(tensor.dtype, tensor.dtype if tensor.dtype in _INTEGERS else None)
-    if type_name is None:
-        raise InputError(
-            f"{folder.path}: {name}: is of {tensor.dtype}, expected one of {', '.join((*FLOAT_TYPES, *_INTEGERS))}; "
-            "leave it out of the checkpoint"
-        )
-    dims = tuple(reversed(tensor.shape)) or (1,)
-    n_rows = 1
-    for size in dims[1:]:
-        n_rows *= size
-    return _native.AssembledTensor(name, dims, type_name, [tensor.part(n_rows)])
-
-
-def _small_files(folder: Folder) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
-    for pattern in _SMALL_FILES:
-        for path in sorted(folder.path.glob(pattern)):
-            if not path.is_file() or path.name in _NOT_CARRIED or path.name.endswith(".safetensors.index.json"):
-                continue
-            try:
-                if path.stat().st_size > _MAX_SMALL_BYTES:
-                    raise InputError(f"{path}: has {path.stat().st_size} bytes, expected less than {_MAX_SMALL_BYTES}; move it away")
-                found[path.name] = path.read_bytes()
-            except OSError as error:
-                raise FileError(f"{path}: {error.strerror or error}") from error
-    return found
