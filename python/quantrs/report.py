@@ -16,6 +16,8 @@ __all__ = ["GroupError", "Report", "group_errors", "tensor_group"]
 
 _LAYER = re.compile(r"^(?:\w+\.)?blk\.\d+\.|^(?:\w+\.)*?(?:layers|h)\.\d+\.")
 
+_CODES = re.compile(r"\.(?:weight|qweight|weight_packed)$")
+
 
 def tensor_group(name: str) -> str:
     """The part of a tensor's name that all layers share.
@@ -26,8 +28,10 @@ def tensor_group(name: str) -> str:
     ('attn_q', 'attn_q.bias', 'output')
     >>> tensor_group("model.layers.7.self_attn.q_proj.weight")
     'self_attn.q_proj'
+    >>> tensor_group("model.layers.7.self_attn.q_proj.qweight")
+    'self_attn.q_proj'
     """
-    return _LAYER.sub("", name).removesuffix(".weight")
+    return _CODES.sub("", _LAYER.sub("", name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +41,12 @@ class GroupError:
     group: str
     """``attn_q``, ``ffn_down`` ..."""
     types: tuple[str, ...]
-    """Types written."""
+    """Types written; of linears of a quantized folder, their schemes."""
     tensors: int
     measured: int
     """Fewer than `tensors` when an earlier run, that did not measure, wrote some of them."""
+    exact: int
+    """Of those `measured`: how many kept every value."""
     rmse: float
     """Root of the mean squared difference."""
     relative: float
@@ -55,7 +61,7 @@ def group_errors(written: Iterable[tuple["TensorPlan", "Record"]]) -> tuple[Grou
     """Errors by tensor group, in the order in which groups first appear; groups without a measured tensor are left out."""
     groups: dict[str, list[tuple[TensorPlan, Record]]] = {}
     for tensor, record in written:
-        if not tensor.copied:
+        if not tensor.copied and tensor.n_weights:
             groups.setdefault(tensor_group(tensor.name), []).append((tensor, record))
     return tuple(_group_error(name, members) for name, members in groups.items() if any(r.errors for _, r in members))
 
@@ -64,13 +70,14 @@ def _group_error(group: str, members: list[tuple["TensorPlan", "Record"]]) -> Gr
     measured = [(tensor, record.errors) for tensor, record in members if record.errors]
     squared_error = math.fsum(errors[0] for _, errors in measured)
     squared = math.fsum(errors[1] for _, errors in measured)
-    n_values = sum(tensor.n_rows * tensor.n_cols for tensor, _ in measured)
+    n_values = sum(tensor.n_weights for tensor, _ in measured)
     relative = math.sqrt(squared_error / squared) if squared else (math.inf if squared_error else 0.0)
     return GroupError(
         group=group,
-        types=tuple(dict.fromkeys(tensor.target_type for tensor, _ in members)),
+        types=tuple(dict.fromkeys(tensor.why if tensor.made else tensor.target_type for tensor, _ in members)),
         tensors=len(members),
         measured=len(measured),
+        exact=sum(errors[0] == 0 for _, errors in measured),
         rmse=math.sqrt(squared_error / n_values) if n_values else 0.0,
         relative=relative,
         sqnr_db=-20 * math.log10(relative) if 0 < relative < math.inf else math.copysign(math.inf, 1 - relative),

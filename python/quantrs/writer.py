@@ -5,7 +5,7 @@ import zlib
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from quantrs import _native
 from quantrs.errors import FileError, FormatError, InputError
@@ -19,17 +19,30 @@ if TYPE_CHECKING:
     from quantrs.journal import Job, Journal
     from quantrs.plan import Plan, TensorPlan
 
-__all__ = ["Key", "Maker", "Writer"]
+__all__ = ["Errors", "Key", "Made", "Maker", "Writer"]
 
 Key = tuple[int, str]
 """Index of the output file, name of the tensor."""
 
 
+Errors = tuple[float, float, float]
+"""Sum of squared differences from the source, sum of its squares, largest difference."""
+
+
+class Made(NamedTuple):
+    """A tensor's data."""
+
+    key: Key
+    data: bytes
+    errors: Errors | None = None
+    """Of the weights that it holds, where they were compared."""
+
+
 class Maker(Protocol):
     """Computes the tensors that a plan has as `TensorPlan.made`."""
 
-    def make(self, todo: "Collection[Key]") -> "Iterator[tuple[Key, bytes]]":
-        """Each of `todo` with its data, in any order; what is not asked for may come too, and is the same as it was.
+    def make(self, todo: "Collection[Key]") -> "Iterator[Made]":
+        """Each of `todo`, in any order; what is not asked for may come too, and is the same as it was.
 
         Whatever was yielded before is written and in the journal when the next one is asked for.
         """
@@ -134,14 +147,14 @@ class Writer:
             return
         if self.maker is None:
             raise ValueError("the plan has tensors to be made, and nothing that makes them")
-        for key, data in self.maker.make(todo):
+        for key, data, errors in self.maker.make(todo):
             if key in self.done:
                 continue
             tensor = made[key]
             if len(data) != tensor.nbytes:
                 raise ValueError(f"{tensor.name}: {len(data)} bytes were made, {tensor.nbytes} are planned")
             parts[key[0]].write(tensor.offset, data)
-            self._note(Record(file=key[0], tensor=key[1], crc32=zlib.crc32(data), clipped_blocks=0, errors=None))
+            self._note(Record(file=key[0], tensor=key[1], crc32=zlib.crc32(data), clipped_blocks=0, errors=errors))
 
     def _note(self, record: Record) -> None:
         self.journal.add(record)
@@ -172,7 +185,7 @@ class Writer:
             raise InputError(f"{self.source.files[0]}: the source was changed while it was being read; start again")
 
 
-def _errors(written: "_native.TensorWritten") -> tuple[float, float, float] | None:
+def _errors(written: "_native.TensorWritten") -> Errors | None:
     if math.isnan(written.sum_squared_error):
         return None
     return written.sum_squared_error, written.sum_squared, written.max_error

@@ -17,6 +17,7 @@ from quantrs.methods.rounding import round_to_nearest
 from quantrs.quantizing.block_work import BlockWork
 from quantrs.quantizing.folder_formats import FOLDER_FORMATS
 from quantrs.quantizing.inputs import InputKey, trace_name
+from quantrs.writer import Made
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,7 +68,7 @@ class BlockMaker:
             if layer.linear.block is not None:
                 self._layers.setdefault(layer.linear.block, []).append(layer)
 
-    def make(self, todo: "Collection[Key]") -> "Iterator[tuple[Key, bytes]]":
+    def make(self, todo: "Collection[Key]") -> "Iterator[Made]":
         """Go through the blocks, from the last whose inputs are still there, up to the last with something to do."""
         wanted = set(todo)
         unfinished = [i for i in range(len(self.blocks)) if wanted & {*self._layer_keys(i), *self._scaled_keys(i).values()}]
@@ -93,7 +94,7 @@ class BlockMaker:
             hidden[s] = self.blocks.embed(ids.tolist())
         return hidden, 0
 
-    def _make_block(self, i: int, hidden: HiddenStates, *, is_last: bool) -> "Iterator[tuple[Key, bytes]]":
+    def _make_block(self, i: int, hidden: HiddenStates, *, is_last: bool) -> "Iterator[Made]":
         layers = self._layers.get(i, [])
         weight = float(sum(layer.linear.tensor.nbytes for layer in layers))
         runs_again = self.sequential and not is_last
@@ -109,10 +110,10 @@ class BlockMaker:
                 replaced[place] = rounded.dequantize()
             arrays = self._format.pack(rounded, self.plan.scheme, layer.scheme, self.plan.dtype, layer.linear.name)
             for suffix, key in layer.keys.items():
-                yield key, arrays[suffix].tobytes()
+                yield Made(key, arrays[suffix].tobytes())
             self.progress.add(_SOLVE * layer.linear.tensor.nbytes)
         for place, key in self._scaled_keys(i).items():
-            yield key, work.as_written(place)[1]
+            yield Made(key, work.as_written(place)[1])
         if runs_again:
             self._advance(self.blocks.open(i, self._replacements(work, replaced)), hidden, weight * _FORWARD)
         else:

@@ -8,6 +8,7 @@ from quantrs import _native
 from quantrs.methods.rounding import rounded_to_nearest
 from quantrs.quantizing.folder_formats import FOLDER_FORMATS
 from quantrs.quantizing.read_values import read_float32
+from quantrs.writer import Made
 
 if TYPE_CHECKING:
     from quantrs.progress import JobProgress
@@ -27,7 +28,7 @@ class LayerMaker:
     progress: "JobProgress"
     threads: int | None
 
-    def make(self, todo: "Collection[Key]") -> "Iterator[tuple[Key, bytes]]":
+    def make(self, todo: "Collection[Key]") -> "Iterator[Made]":
         """Each layer of which something is to do."""
         sources, wanted, scheme = _native.Sources(self.model.tensors), set(todo), self.plan.scheme
         for layer in self.plan.layers:
@@ -37,5 +38,5 @@ class LayerMaker:
             rounded = rounded_to_nearest(weights, scheme, layer.scheme, dtype=self.plan.dtype, threads=self.threads)
             arrays = FOLDER_FORMATS[scheme.format].pack(rounded, scheme, layer.scheme, self.plan.dtype, layer.linear.name)
             for suffix, key in layer.keys.items():
-                yield key, arrays[suffix].tobytes()
+                yield Made(key, arrays[suffix].tobytes())
             self.progress.add(layer.linear.tensor.nbytes)
