@@ -77,14 +77,22 @@ def build_parser(version: str, commands: dict[str, Command]) -> argparse.Argumen
         "convert between GGUF and checkpoint folders",
         details=(
             "A DST that ends in .gguf is written as GGUF, any other is made a folder: config.json, *.safetensors, tokenizer.\n"
-            "Quantized tensors become floats; quantize writes quantized ones."
+            "Quantized tensors become floats where DST has no type that holds their values, or --to is a type of floats. With --to\n"
+            "gptq-w4-g128 and the like, quantized linears become those of another format: code by code where its grid contains theirs,\n"
+            "else rounded, and the loss is printed. Models of floats are quantized by quantize."
         ),
-        examples="convert SmolLM2-135M/ model-bf16.gguf\nconvert model-q4_k_m.gguf SmolLM2-135M-again/ --to F16",
+        examples=(
+            "convert SmolLM2-135M/ model-bf16.gguf\n"
+            "convert model-q4_k_m.gguf SmolLM2-135M-again/ --to F16\n"
+            "convert model-awq/ model-gptq/ --to gptq-w4-g128-asym-v2"
+        ),
     )
     sub.add_argument("src", metavar="SRC", help=_MODEL)
     sub.add_argument("dst", metavar="DST", help="file.gguf or folder to write")
     sub.add_argument(
-        "--to", metavar="TYPE", type=str.upper, choices=("F32", "F16", "BF16"), help="type of matrices; the source's unless given"
+        "--to",
+        metavar="TYPE",
+        help="F32, F16 or BF16 matrices; or of a quantized SRC gptq-w4-g128, awq-w4-g64, w4a16-g128, w8a16 ...; the source's unless given",
     )
     sub.add_argument("--base", metavar="DIR", help="checkpoint folder of the base model, when SRC is an adapter to be written as GGUF")
     sub.add_argument(

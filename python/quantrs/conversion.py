@@ -1,4 +1,4 @@
-"""Models of floats from one container to the other: what ``quantrs convert`` does."""
+"""Models from one container to another: what ``quantrs convert`` does."""
 
 import os
 import time
@@ -9,11 +9,13 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quantrs import threads as thread_counts
 from quantrs.errors import InputError, UsageError
 from quantrs.options import QuantizeOptions
 from quantrs.pipeline import opened, write_gguf
 from quantrs.plan import is_packed
 from quantrs.progress import Watcher
+from quantrs.quantizing.schemes import FolderScheme, folder_scheme
 from quantrs.schemes import FLOATS, is_quantized
 
 if TYPE_CHECKING:
@@ -43,17 +45,20 @@ def convert(
     resume: bool = False,
     watcher: Watcher | None = None,
 ) -> "Report":
-    """Write a model as a GGUF file of floats, or as a checkpoint folder, by the name of `dst`.
+    """Write a model as a GGUF file, or as a checkpoint folder, by the name of `dst`; nothing is quantized that was not before.
 
     Parameters
     ----------
     src, dst : path-like
         The model: a GGUF file (of a split one, the first) or a checkpoint folder; and what to write: a file if the name ends in
         ``.gguf``, else a folder. Nothing has its final name before it is whole.
-    to : {"F32", "F16", "BF16"}, optional
-        Type of the matrices. When not given: the one that most of the source's have, F16 for quantized ones. Vectors become F32. A
-        quantized checkpoint folder becomes a GGUF file of the same values where block types hold them (Q4_0, Q8_0, MXFP4), the rest of
-        its linears F16; the report has the differences (`Report.errors`).
+    to : str, optional
+        ``"F32"``, ``"F16"`` or ``"BF16"``: type of the matrices. When not given: the one that most of the source's have, F16 for
+        quantized ones. Vectors become F32. A quantized checkpoint folder becomes a GGUF file of the same values where block types hold
+        them (Q4_0, Q8_0, MXFP4), the rest of its linears F16; the report has the differences (`Report.errors`).
+
+        For folders also ``"gptq-w4-g128"``, ``"awq-w4-g64"``, ``"w4a16-g128"``, ``"w8a16"`` ..., as `quantize_checkpoint` takes them:
+        the quantized linears of `src` go over code by code where that grid contains theirs, and are rounded elsewhere.
     max_shard_bytes : int
         Size of each safetensors file of a folder; a larger tensor gets a file of its own.
     base : path-like, optional
@@ -74,10 +79,25 @@ def convert(
         Reading or writing failed. What is done so far is kept for `resume`.
     """
     started = time.perf_counter()
-    if to is not None and to.upper() not in FLOATS:
-        raise UsageError(f"to: found {to!r}, expected one of {', '.join(FLOATS)}; quantize writes the other types")
+    scheme = _scheme(to)
     watcher = watcher or Watcher()
     to_gguf = os.fspath(dst).lower().endswith(".gguf")
+    if scheme is not None:
+        from quantrs.quantizing.repack import repack
+
+        _check_for_folder(scheme, dst, to_gguf=to_gguf, lora=lora, base=base)
+        return repack(
+            src,
+            Path(dst),
+            scheme,
+            pre=pre,
+            arch=arch,
+            max_shard_bytes=max_shard_bytes,
+            threads=thread_counts.checked(threads),
+            force=force,
+            resume=resume,
+            watcher=watcher,
+        )
     if not (Path(src) / "adapter_config.json").is_file():
         if base is not None:
             raise UsageError(f"{src}: --base is for adapters, but there is no adapter_config.json; leave it out")
@@ -142,6 +162,28 @@ def convert(
             resume=resume,
             watcher=watcher,
         )
+
+
+def _scheme(to: str | None) -> FolderScheme | None:
+    """What a quantized folder is to hold; None where matrices become floats, or stay as they are."""
+    if to is None or to.upper() in FLOATS:
+        return None
+    scheme = folder_scheme(to)
+    if scheme is None:
+        raise UsageError(
+            f"to: found {to!r}, expected one of {', '.join(FLOATS)}, or for folders gptq-w4-g128, awq-w4-g128, w4a16-g128 and the like; "
+            "quantize writes the types of GGUF files"
+        )
+    return scheme
+
+
+def _check_for_folder(
+    scheme: FolderScheme, dst: "str | PathLike[str]", *, to_gguf: bool, lora: Sequence[str], base: "str | PathLike[str] | None"
+) -> None:
+    if to_gguf:
+        raise UsageError(f"{dst}: {scheme.name} is what checkpoint folders hold; give DST another name, or leave --to out")
+    if lora or base is not None:
+        raise UsageError(f"--{'lora' if lora else 'base'}: adapters are of floats, but --to {scheme.name} takes codes over; leave it out")
 
 
 def _adapter(folder: Path, base: "str | PathLike[str] | None", to_gguf: bool) -> "Gguf":

@@ -14,7 +14,7 @@ from quantrs.fingerprint import fingerprint
 from quantrs.journal import Journal, part_path
 from quantrs.open_model import open_model
 from quantrs.options import QuantizeOptions
-from quantrs.plan import Plan
+from quantrs.plan import Plan, is_packed
 from quantrs.progress import JobProgress, Watcher, run_watched
 from quantrs.quantizing.schemes import folder_scheme
 from quantrs.report import Report, group_errors
@@ -363,7 +363,7 @@ def _report(
         file_type=plan.file_type,
         source_bytes=plan.source_bytes,
         file_bytes=plan.file_bytes,
-        source_bits_per_weight=8 * sum(tensor.source_bytes for tensor in plan.tensors) / n_weights if n_weights else 0.0,
+        source_bits_per_weight=8 * _stored_bytes(plan) / n_weights if n_weights else 0.0,
         bits_per_weight=8 * sum(tensor.nbytes for tensor in plan.tensors) / n_weights if n_weights else 0.0,
         seconds=time.perf_counter() - started,
         already_complete=already_complete,
@@ -373,3 +373,9 @@ def _report(
         notices=(*source.notices, *plan.notices),
         errors=group_errors(written),
     )
+
+
+def _stored_bytes(plan: Plan) -> int:
+    """Of the source's tensors. Linears of a quantized folder count as the type that holds their values, the files hold less."""
+    tensor_bytes = sum(tensor.source_bytes for tensor in plan.tensors)
+    return min(tensor_bytes, plan.source_bytes) if any(is_packed(tensor.source) for tensor in plan.tensors) else tensor_bytes

@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quantrs import output
 from quantrs.calibration.coverage import Coverage
 from quantrs.calibration.folding import tensors_of
 from quantrs.calibration.options import CalibrationOptions
@@ -13,17 +12,15 @@ from quantrs.errors import InputError, UsageError
 from quantrs.families import graph_of
 from quantrs.families.scale_groups import scale_groups
 from quantrs.fingerprint import fingerprint
-from quantrs.huggingface.output_folder import INDEX, index_of, json_bytes, make_folder, write_small_files
 from quantrs.methods import METHODS
-from quantrs.pipeline import carry_out
 from quantrs.plan import Plan
 from quantrs.progress import JobProgress
 from quantrs.quantizing.blocks import BlockMaker
-from quantrs.quantizing.folder_formats import FOLDER_FORMATS
 from quantrs.quantizing.layers import LayerMaker
 from quantrs.quantizing.linears import find_linears, stored_tensors
 from quantrs.quantizing.plan import choose, plan_folder
 from quantrs.quantizing.source import HfModel
+from quantrs.quantizing.write import DEFAULT_SHARD_BYTES, journal_place, write_planned
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,8 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["planned_folder", "quantize_folder"]
 
 DEFAULT_SEQUENCES = 128
-DEFAULT_SHARD_BYTES = 5 * 10**9
-"""As ``save_pretrained`` cuts its files."""
 
 
 def quantize_folder(
@@ -68,28 +63,25 @@ def quantize_folder(
     """
     started = time.perf_counter()
     job = _Job(str(src), dst, scheme, options, calibration)
-    plan, progress = job.plan.plan, JobProgress()
+    progress = JobProgress()
     maker = job.maker(progress, threads=threads, resume=resume)
-    small = job.small_files()
-    make_folder(dst, small, [Path(file.path).name for file in plan.files], force=force or resume)
-    output.check_names(plan, job.model.tensors.files)
-    report = carry_out(
-        job.model.tensors,
-        plan,
-        job.weights,
+    report = write_planned(
+        job.model,
+        job.plan,
+        dst,
+        maker=maker,
+        method=job.method_name,
         started=started,
         threads=threads,
         force=force,
         resume=resume,
         measure=False,
         watcher=watcher,
-        maker=maker,
         progress=progress,
     )
     if isinstance(maker, BlockMaker):
         for text in Coverage.of(maker.expert_tokens).notices():
             watcher.notice(f"{text}; these were rounded to nearest")
-    write_small_files(dst, small)
     return report
 
 
@@ -153,11 +145,6 @@ class _Job:
             return None
         return _hash(f"{self.calibration.sequential} {self.ids.shape}".encode() + self.ids.tobytes())
 
-    @property
-    def weights(self) -> Path:
-        """What the journal is named after."""
-        return self.dst / "model.safetensors"
-
     def _calibration_data(self) -> "NDArray[np.int32] | None":
         """Sequences of token ids, if the method wants some; read before anything is made, so that bad ones stop the job at once."""
         if not self.method.needs or self.model.gguf is None:
@@ -181,7 +168,7 @@ class _Job:
             method=self.method,
             blocks=Blocks(self.model.gguf, n_ctx=self.ids.shape[1], threads=threads),
             ids=self.ids,
-            destination=self.weights,
+            destination=journal_place(self.dst),
             job=_hash(repr(fingerprint(self.model.tensors, self.plan.plan)).encode("utf-8", "surrogateescape")),
             memory_budget=self.calibration.memory_budget,
             resume=resume,
@@ -200,17 +187,6 @@ class _Job:
         names = {name for block in graph.blocks for group in scale_groups(block) for name in tensors_of(group)}
         changed = (found.tensor.name for (name, _), found in self.stored.items() if name in names)
         return [name for name in changed if name.removesuffix(".weight") not in chosen]
-
-    def small_files(self) -> dict[str, bytes]:
-        """What lies beside the weights, by name."""
-        layers = {layer.linear.name: layer.scheme for layer in self.plan.layers}
-        quantization = FOLDER_FORMATS[self.scheme.format].config(self.scheme, layers, self.plan.unquantized, self.method_name)
-        config = self.model.config | _dtype_keys(self.model.config, self.plan.dtype) | {"quantization_config": quantization}
-        small = {**self.model.small_files, "config.json": json_bytes(config)}
-        files = self.plan.plan.files
-        if len(files) > 1:
-            small[INDEX] = json_bytes(index_of((t.name, Path(file.path).name, t.nbytes) for file in files for t in file.tensors))
-        return small
 
 
 def _method_name(scheme: "FolderScheme", options: "QuantizeOptions", calibration: CalibrationOptions | None) -> str:
@@ -235,12 +211,6 @@ def _usual_method(scheme: "FolderScheme") -> str:
     if scheme.format == "awq":
         return "awq"
     return "rtn" if scheme.layer.value_type == "float" else "gptq"
-
-
-def _dtype_keys(config: "Mapping[str, object]", dtype: str) -> dict[str, object]:
-    """The type of what is not quantized, under the name that the configuration has for it."""
-    names = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-    return {"dtype" if "dtype" in config else "torch_dtype": names[dtype]}
 
 
 def _hash(data: bytes) -> str:

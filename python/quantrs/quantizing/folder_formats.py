@@ -72,6 +72,7 @@ def _gptq_config(scheme: "FolderScheme", layers: "Mapping[str, LayerScheme]", un
         desc_act=usual.desc_act,
         version=_version(scheme),
         group_aware=method == "gptq" and not usual.desc_act,
+        lm_head="lm_head" in layers,
         rules=rules,
     )
 

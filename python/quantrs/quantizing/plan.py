@@ -92,6 +92,7 @@ def plan_folder(
     scaled: Sequence[str],
     calibration: str | None,
     max_shard_bytes: int,
+    dtype: str | None = None,
 ) -> FolderPlan:
     """Lay out the files.
 
@@ -107,13 +108,15 @@ def plan_folder(
         Hash of the calibration data.
     max_shard_bytes : int
         Size of each file; a layer that is larger gets one of its own.
+    dtype : {"F32", "F16", "BF16"}, optional
+        What ``config.json`` will say; the model's own when not given. AWQ has F16.
 
     Raises
     ------
     InputError
         A linear does not fit the scheme.
     """
-    dtype = "F16" if scheme.format == "awq" else model.dtype
+    dtype = "F16" if scheme.format == "awq" else dtype or model.dtype
     format_ = FOLDER_FORMATS[scheme.format]
     groups: list[list[_Row]] = []
     suffixes: dict[str, tuple[str, ...]] = {}
