@@ -19,6 +19,7 @@ from quantrs.errors import Cancelled, InputError, UsageError
 from quantrs.families import graph_of
 from quantrs.huggingface import Folder, assemble
 from quantrs.progress import Watcher
+from quantrs.quantizing.read_values import read_float32
 from quantrs.quantizing.schemes import folder_scheme
 
 LLAMA = HF / "tiny-llama3-rope"
@@ -193,6 +194,19 @@ def test_rules_of_a_recipe_and_skipped_layers_stand_in_the_configuration(tmp_pat
     ids = [5, 6, 7, 8]
     logits = [qr.Session(path, activations="float").logits(ids) for path in (LLAMA, tmp_path / "out")]
     assert np.abs(logits[0] - logits[1]).max() < 0.4 * np.abs(logits[0]).max()
+
+
+@pytest.mark.parametrize(("scheme", "method"), [("gptq-w3-g32", "gptq"), ("w3a16-g32", "rtn"), ("gptq-w3-g32-asym", "rtn")])
+def test_searched_ranges_lower_the_error(scheme: str, method: str, tmp_path: Path, calibration: CalibrationOptions) -> None:
+    given = None if method == "rtn" else calibration
+    errors = []
+    for mse in (None, 2.4):
+        quantize(LLAMA, tmp_path / str(mse), scheme, given, method=method, mse=mse)
+        folders = [assemble(Folder.open(path), with_tokenizer=False) for path in (LLAMA, tmp_path / str(mse))]
+        names = [tensor.name for tensor in folders[0].tensors if "ffn" in tensor.name and len(tensor.dims) > 1]
+        weights = [{t.name: read_float32(_native.Sources(folder), t) for t in folder.tensors if t.name in names} for folder in folders]
+        errors.append(sum(float(np.square(weights[0][name] - weights[1][name]).sum()) for name in names))
+    assert errors[1] < errors[0]
 
 
 def test_a_family_that_is_not_known_is_rounded_to_nearest(tmp_path: Path) -> None:

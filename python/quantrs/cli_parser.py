@@ -287,6 +287,8 @@ def quantize_options(args: argparse.Namespace) -> QuantizeOptions:
         method=args.method,
         skip=tuple(args.skip),
         smooth_alpha=args.smooth_alpha,
+        damp_percent=args.damp_percent,
+        mse=args.mse,
         imatrix=args.imatrix,
         include_weights=tuple(args.include_weights),
         exclude_weights=tuple(args.exclude_weights),
@@ -371,6 +373,12 @@ def _add_plan_options(sub: argparse.ArgumentParser) -> None:
     )
     option("--method", "NAME", "folder: gptq, awq, smoothquant or rtn (round to nearest); what suits the type unless given")
     repeated("--skip", "PATTERN", "folder: leave linears as they are in whose name the regular expression is found")
+    sub.add_argument(
+        "--damp-percent", metavar="X", type=_share, default=0.01, help="of gptq: added to the Hessian's diagonal, as a part of its mean"
+    )
+    sub.add_argument(
+        "--mse", metavar="P", type=_positive, help="folder: search each group's range for the least error to this power, 2.4 as a rule"
+    )
     sub.add_argument(
         "--smooth-alpha", metavar="X", type=_share, default=0.5, help="of smoothquant, 0 to 1: how much moves into the weights"
     )
@@ -483,6 +491,16 @@ def _count_from(least: int, end: int = 2**31) -> Callable[[str], int]:
         return int(text)
 
     return count
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 16:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a number above 0, at most 16")
+    return value
 
 
 def _share(text: str) -> float:

@@ -39,6 +39,10 @@ class QuantizeOptions:
     """For checkpoint folders: regular expressions; linears in whose name one is found stay as they are."""
     smooth_alpha: float = 0.5
     """Of SmoothQuant: 0 leaves inputs as they are, 1 moves their whole range into the weights."""
+    damp_percent: float = 0.01
+    """Of GPTQ: added to the Hessian's diagonal, in units of its mean."""
+    mse: float | None = None
+    """Of integers: search the ends of each group for the least sum of ``abs(error)**mse``; they are not searched when not given."""
     include_weights: tuple[str, ...] = ()
     """Only importance entries whose name contains one of these are used."""
     exclude_weights: tuple[str, ...] = ()
@@ -99,7 +103,7 @@ class QuantizeOptions:
             )
 
 
-_OF_FOLDERS = ("method", "skip", "smooth_alpha")
+_OF_FOLDERS = ("method", "skip", "smooth_alpha", "damp_percent", "mse")
 _OF_GGUF = (
     *("imatrix", "include_weights", "exclude_weights", "pure", "leave_output_tensor", "output_tensor_type", "token_embedding_type"),
     *("tensor_types", "override_kv", "prune_layers", "keep_split", "lora"),

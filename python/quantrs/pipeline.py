@@ -40,6 +40,8 @@ def quantize_checkpoint(
     method: str | None = None,
     skip: Sequence[str] = (),
     smooth_alpha: float = 0.5,
+    damp_percent: float = 0.01,
+    mse: float | None = None,
     imatrix: "str | PathLike[str] | None" = None,
     include_weights: Sequence[str] = (),
     exclude_weights: Sequence[str] = (),
@@ -79,6 +81,8 @@ def quantize_checkpoint(
         For folders: regular expressions; linears in whose name one is found stay as they are.
     smooth_alpha : float
         Of SmoothQuant: 0 leaves inputs as they are, 1 moves their whole range into the weights.
+    damp_percent, mse : float
+        Of `quantrs.gptq` and `quantrs.quantize_groups`.
     imatrix : path-like, optional
         Importance matrix, of either format. The written file names it as given here.
     include_weights, exclude_weights : sequence of str
@@ -145,6 +149,8 @@ def quantize_checkpoint(
         method=method,
         skip=tuple(skip),
         smooth_alpha=smooth_alpha,
+        damp_percent=damp_percent,
+        mse=mse,
         imatrix=None if imatrix is None else os.fspath(imatrix),
         include_weights=tuple(include_weights),
         exclude_weights=tuple(exclude_weights),

@@ -70,7 +70,7 @@ def grid_of(scheme: "FolderScheme", dtype: str) -> Grid:
 
 
 def rounded_to_nearest(
-    weights: "NDArray[np.float32]", scheme: "FolderScheme", layer: "LayerScheme", *, dtype: str, threads: int | None
+    weights: "NDArray[np.float32]", scheme: "FolderScheme", layer: "LayerScheme", *, dtype: str, mse: float | None, threads: int | None
 ) -> Rounded:
     """Round weights ``[out_features, in_features]`` to the nearest values of their grid.
 
@@ -89,6 +89,7 @@ def rounded_to_nearest(
         symmetric=layer.symmetric,
         rule=rule,
         scale_type=scale_type,
+        mse=mse,
         min_zero=0 if layer.symmetric else min_zero,
         threads=threads,
     )
@@ -96,7 +97,9 @@ def rounded_to_nearest(
 
 def round_to_nearest(work: "BlockWork", place: "Place", layer: "PlannedLayer") -> Rounded:
     """`rounded_to_nearest`, of a block's weights as transforms have left them."""
-    return rounded_to_nearest(work.values(place), work.plan.scheme, layer.scheme, dtype=work.plan.dtype, threads=work.threads)
+    return rounded_to_nearest(
+        work.values(place), work.plan.scheme, layer.scheme, dtype=work.plan.dtype, mse=work.options.mse, threads=work.threads
+    )
 
 
 def round_by_gptq(work: "BlockWork", place: "Place", layer: "PlannedLayer") -> Rounded:
@@ -111,6 +114,8 @@ def round_by_gptq(work: "BlockWork", place: "Place", layer: "PlannedLayer") -> R
         group_size=layer.scheme.group_size,
         symmetric=layer.scheme.symmetric,
         desc_act=layer.scheme.desc_act,
+        damp_percent=work.options.damp_percent,
+        mse=work.options.mse,
         static_groups=layer.scheme.desc_act and work.plan.scheme.format == "compressed-tensors",
         group_aware=not layer.scheme.desc_act,
         rule=rule,

@@ -53,7 +53,7 @@ def scale_by_smoothquant(work: "BlockWork") -> None:
         found = _statistics(work, group)
         if found is None or not found.n_tokens:
             continue
-        s = smooth_scales(found.largest, _weights(work, group), alpha=work.plan.plan.options.smooth_alpha, threads=work.threads)
+        s = smooth_scales(found.largest, _weights(work, group), alpha=work.options.smooth_alpha, threads=work.threads)
         # Channels that have to share a scale take the largest.
         work.fold(group, group.shared(s).max(axis=0))
 

@@ -40,6 +40,7 @@ class BlockWork:
     ) -> None:
         self.spec = spec
         self.plan = plan
+        self.options = plan.plan.options
         self.layers = layers
         """What is quantized."""
         self.threads = threads

@@ -35,7 +35,9 @@ class LayerMaker:
             if wanted.isdisjoint(layer.keys.values()):
                 continue
             weights = read_float32(sources, layer.linear.tensor)
-            rounded = rounded_to_nearest(weights, scheme, layer.scheme, dtype=self.plan.dtype, threads=self.threads)
+            rounded = rounded_to_nearest(
+                weights, scheme, layer.scheme, dtype=self.plan.dtype, mse=self.plan.plan.options.mse, threads=self.threads
+            )
             arrays = FOLDER_FORMATS[scheme.format].pack(rounded, scheme, layer.scheme, self.plan.dtype, layer.linear.name)
             for suffix, key in layer.keys.items():
                 yield Made(key, arrays[suffix].tobytes())

@@ -177,7 +177,7 @@ class _RepackMaker:
             self.why_rounded.update(found.why_rounded)
             return found.layer, _errors(grouped.dequantize(), found.layer)
         values = read_float32(sources, linear.tensor)
-        rounded = rounded_to_nearest(values, scheme, layer, dtype=dtype, threads=self.threads)
+        rounded = rounded_to_nearest(values, scheme, layer, dtype=dtype, mse=None, threads=self.threads)
         errors = _errors(values, rounded)
         if errors[0]:
             self.why_rounded["no integers in groups"] += 1
