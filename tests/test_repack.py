@@ -13,11 +13,15 @@ from safetensors.numpy import load_file, save_file
 
 import quantrs as qr
 from conftest import GOLDEN, Ran, run_python
+from family_models import MODELS, TOKENS
 from huggingface_folders import HF
+from quantrs import _native
 from quantrs.errors import FileError, FormatError, InputError, UsageError
+from quantrs.families import graph_of
 from quantrs.formats import awq, compressed_tensors, gptq
 from quantrs.formats.compressed_config import WeightScheme, quantization_config
 from quantrs.group_quantized import GroupQuantized, quantize_groups
+from quantrs.huggingface import Folder, assemble
 from quantrs.methods.rounding import Grid
 from quantrs.progress import Watcher
 from quantrs.quantizing.regrid import regrid
@@ -57,6 +61,12 @@ def convert(src: Path, dst: Path, to: str, **options: object) -> tuple[qr.Report
 
 def logits(path: Path) -> np.ndarray:
     return qr.Session(path, activations="float").logits(IDS)
+
+
+def graph_logits(model: _native.Gguf) -> np.ndarray:
+    graph, n_ctx = graph_of(model)
+    engine = _native.Engine.load(model, graph.to_json(), n_ctx=n_ctx, activations="float", kv_type="f32")
+    return engine.forward(TOKENS, "all")
 
 
 def same_tensors(a: Path, b: Path) -> bool:
@@ -164,6 +174,20 @@ def test_blocks_with_minima_are_rounded(tmp_path: Path) -> None:
     report, notices = convert(tmp_path / "a.gguf", tmp_path / "b", "awq-w4-g32")
     assert any("blocks with minima are on no grid" in text for text in notices)
     assert all(0 < errors.relative < 0.1 for errors in report.errors if "proj" in errors.group)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in ("gpt2", "llama_rope_factors")])
+def test_every_family_goes_over(name: str, tmp_path: Path) -> None:
+    """Wrong rows or a lost expert would change everything. The middle token counts, since float16 may send one to another expert."""
+    (tmp_path / "f32.gguf").write_bytes(MODELS[name].to_bytes())
+    qr.quantize_checkpoint(tmp_path / "f32.gguf", tmp_path / "a.gguf", scheme="Q8_0")
+    qr.convert(tmp_path / "a.gguf", tmp_path / "floats", to="F32")
+    _, notices = convert(tmp_path / "a.gguf", tmp_path / "b", "w8a16-g16")
+    assert [text for text in notices if "rounded" in text] == []
+    again, _ = convert(tmp_path / "b", tmp_path / "c", "w8a16-g32")
+    assert {errors.max for errors in again.errors} == {0}
+    before, after = (graph_logits(assemble(Folder.open(tmp_path / name), with_tokenizer=False)) for name in ("floats", "c"))
+    assert np.median(np.abs(after - before).max(axis=1)) < 2e-3 * np.abs(before).max()
 
 
 @pytest.mark.parametrize(
@@ -295,6 +319,22 @@ def test_scales_of_bfloat16_stay_or_are_rounded_alone(tmp_path: Path) -> None:
     usual = brain_floats(tmp_path / "usual")
     report, _ = convert(usual, tmp_path / "usual-gptq", "gptq-w4-g32", arch="generic")
     assert report.errors[0].exact == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "dtype"),
+    [
+        ("gptq-w4-g64", "w4a16-g32", "float16"),
+        ("gptq-w4-g64", "w4a16-g128", "bfloat16"),
+        ("gptq-w4-g64-asym", "w4a16-g64", "bfloat16"),
+        ("gptq-w4-g64", "fp8", "bfloat16"),
+        ("w4a16-g64", "w4a16-g32", "bfloat16"),
+    ],
+)
+def test_the_folder_s_type_changes_only_if_that_keeps_scales(first: str, second: str, dtype: str, tmp_path: Path) -> None:
+    _, notices = convert(quantized(tmp_path / "a", first), tmp_path / "b", second)
+    assert json.loads((tmp_path / "b" / "config.json").read_text())["torch_dtype"] == dtype
+    assert any("config.json says float16" in text for text in notices) == (dtype == "float16")
 
 
 def test_a_job_that_was_broken_off_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,8 @@ from quantrs.schemes import is_quantized
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from quantrs.quantizing.schemes import LayerScheme
+
 __all__ = ["CodeSource", "open_codes"]
 
 Grouped = GroupQuantized | None
@@ -35,8 +37,8 @@ class CodeSource:
     names: Collection[str]
     read: Callable[[str], Grouped]
     """A whole layer."""
-    scales: "Callable[[str], NDArray[np.float32] | None]"
-    """Those of a layer; None where any type will do."""
+    kept_scales: "Callable[[str, LayerScheme], NDArray[np.float32] | None]"
+    """Those of a layer that a scheme can keep, as far as it is known before codes are read; None where any type will do."""
 
 
 def open_codes(model: HfModel) -> CodeSource:
@@ -67,15 +69,28 @@ def _of_folder(folder: Folder, found: QuantizedFolder) -> CodeSource:
         layer = FORMATS[found.method].unpack_layer(found.layers[name], lambda tensor: read_array(folder, tensor))
         return layer if isinstance(layer, GroupQuantized) else None
 
-    def scales(name: str) -> "NDArray[np.float32] | None":
+    def kept_scales(name: str, scheme: "LayerScheme") -> "NDArray[np.float32] | None":
         layer = found.layers[name]
-        return read_array(folder, layer.scales).astype(np.float32) if _is_grouped(layer) else None
+        if not _is_grouped(layer) or (scheme.symmetric and not layer.symmetric):
+            return None
+        scales = read_array(folder, layer.scales).astype(np.float32)
+        by_row = scales.T if layer.kind in ("gptq", "awq") else scales
+        return by_row if _are_kept(by_row, layer, scheme) else None
 
-    return CodeSource(found.layers.keys(), read, scales)
+    return CodeSource(found.layers.keys(), read, kept_scales)
 
 
 def _is_grouped(layer: QuantizedLayer) -> bool:
     return layer.kind not in ("fp8", "nvfp4", "mxfp4") and layer.block_rows == 1
+
+
+def _are_kept(scales: "NDArray[np.float32]", layer: QuantizedLayer, scheme: "LayerScheme") -> bool:
+    """Whether the new groups divide the old ones, or put together such as have the same scales."""
+    size = layer.in_features if scheme.group_size == -1 else scheme.group_size
+    if size % layer.group_size or layer.in_features % size:
+        return layer.group_size % size == 0
+    together = scales.reshape(layer.out_features, -1, size // layer.group_size)
+    return bool((together == together[..., :1]).all())
 
 
 def _of_gguf(model: HfModel, linears: Mapping[str, Linear]) -> CodeSource:
@@ -89,4 +104,4 @@ def _of_gguf(model: HfModel, linears: Mapping[str, Linear]) -> CodeSource:
         raw = np.frombuffer(sources.read(linear.tensor), np.uint8)
         return groups_of_blocks(raw, type_name, (linear.out_features, linear.in_features))
 
-    return CodeSource(linears.keys(), read, lambda _name: None)
+    return CodeSource(linears.keys(), read, lambda _name, _scheme: None)

@@ -47,6 +47,7 @@ _ADVICE = {
     "codes beyond the range": "their codes need more bits",
     "groups of other columns": "scales stay what they are in groups of the same size, or of a divisor of it",
     "scales of another type": "the scales are of a type that this format has not",
+    "a grid of floats": "FP8 is no grid of integers",
     "no integers in groups": "floating-point codes, scales of several rows and blocks with minima are on no grid of integers",
 }
 
@@ -139,7 +140,7 @@ def _scale_dtype(model: HfModel, source: CodeSource, scheme: "FolderScheme") -> 
     usual = next((name for name, torch_name in TORCH_TYPES.items() if torch_name == said), model.dtype)
     possible = list(dict.fromkeys([usual, "F16", "BF16", "F32"]))
     for name in source.names:
-        scales = source.scales(name)
+        scales = source.kept_scales(name, scheme.layer)
         if scales is not None:
             possible = [dtype for dtype in possible if held_exactly(scales, dtype)]
     return possible[0] if possible else usual
@@ -180,7 +181,7 @@ class _RepackMaker:
         rounded = rounded_to_nearest(values, scheme, layer, dtype=dtype, mse=None, threads=self.threads)
         errors = _errors(values, rounded)
         if errors[0]:
-            self.why_rounded["no integers in groups"] += 1
+            self.why_rounded["no integers in groups" if layer.value_type == "int" else "a grid of floats"] += 1
         return rounded, errors
 
 
