@@ -14,8 +14,12 @@ import pytest
 
 import quantrs as qr
 from conftest import Ran, run_python
+from family_models import MODELS, TOKENS
 from huggingface_folders import HF, golden_folder, write_safetensors
+from quantrs import _native
 from quantrs.errors import FileError, InputError, UsageError
+from quantrs.families import graph_of
+from quantrs.huggingface import Folder, assemble
 
 LLAMA = HF / "tiny-llama3-rope"
 PRE = ("--pre", "llama-bpe")
@@ -47,6 +51,17 @@ def stored(folder: Path) -> dict[str, np.ndarray]:
 
 def state_of(folder: Path) -> dict[str, np.ndarray]:
     return {name: array.astype(ml_dtypes.bfloat16) for name, array in stored(folder).items()}
+
+
+@pytest.mark.parametrize("name", ["llama", "mixtral", "qwen3", "smollm3"])
+def test_a_gguf_file_that_names_no_base_of_the_rotation_is_rotated_as_before(name: str, tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_bytes(MODELS[name].to_bytes())
+    qr.convert(tmp_path / "m.gguf", tmp_path / "folder", to="F32")
+    logits = []
+    for model in (_native.Gguf.open(tmp_path / "m.gguf"), assemble(Folder.open(tmp_path / "folder"), with_tokenizer=False)):
+        graph, n_ctx = graph_of(model)
+        logits.append(_native.Engine.load(model, graph.to_json(), n_ctx=n_ctx).forward(TOKENS, "all"))
+    assert np.array_equal(*logits)
 
 
 def test_a_folder_comes_back_from_a_gguf_file_with_the_same_values_and_text(tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ def freq_base(default: float | None = None, *names: str) -> Computed:
         return [] if value is None else [("rope.freq_base", value, "f32")]
 
     def to_config(model: "Source") -> dict[str, object]:
-        value = model.number("rope.freq_base", default or 10_000.0)
-        return {"rope_theta": shortest_float32(value)}
+        # A GGUF file that does not say means 10000, whatever transformers would take for the family.
+        return {"rope_theta": shortest_float32(model.number("rope.freq_base", 10_000.0))}
 
     return Computed(to_gguf, to_config)
