@@ -13,7 +13,8 @@ import pytest
 import quantrs as qr
 from conftest import Ran
 from family_models import MODELS, N_EMBD, N_VOCAB, TOKENS, weights
-from quantrs.evaluation import MIN_CTX, kl_divergence, perplexity, read_text
+from quantrs.evaluation import MIN_CTX, kl_divergence, perplexity
+from quantrs.whole_files import read_text
 
 BOS = 0
 CHARACTERS = ["<s>", "Ġ", "Ċ", *map(chr, range(ord("!"), ord("!") + N_VOCAB - 3))]

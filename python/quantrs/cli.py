@@ -209,7 +209,8 @@ def evaluate(args: argparse.Namespace) -> int:
     """Measure how well a model predicts a text, and how far it is from another one."""
     from quantrs.chunk_progress import ChunkProgress
     from quantrs.engine import Session
-    from quantrs.evaluation import kl_divergence, perplexity, read_text
+    from quantrs.evaluation import kl_divergence, perplexity
+    from quantrs.whole_files import read_text
 
     text = read_text(args.text)
 

@@ -8,15 +8,12 @@ that comes before it in the chunk.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quantrs.errors import FileError, FormatError, InputError
+from quantrs.errors import InputError
 from quantrs.text import table
 
 if TYPE_CHECKING:
-    import os
-
     import numpy as np
     import numpy.typing as npt
 
@@ -24,7 +21,7 @@ if TYPE_CHECKING:
 
     Values = npt.NDArray[np.float64]
 
-__all__ = ["MIN_CTX", "Divergence", "EvaluationStep", "Perplexity", "kl_divergence", "perplexity", "read_text"]
+__all__ = ["MIN_CTX", "Divergence", "EvaluationStep", "Perplexity", "kl_divergence", "perplexity"]
 
 MIN_CTX = 8
 """Tokens of the smallest chunk: fewer leave nothing to be given and scored."""
@@ -191,26 +188,6 @@ def kl_divergence(
         same_top=same,
         same_top_std_error=math.sqrt(same * (1 - same) / (len(kl) - 1)),
     )
-
-
-def read_text(path: "str | os.PathLike[str]") -> str:
-    """A text file, newlines as they are.
-
-    Raises
-    ------
-    FileError
-        It cannot be read.
-    FormatError
-        It is not UTF-8.
-    """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{path}: byte {error.start} is not UTF-8 ({error.reason}); expected a plain text file") from None
 
 
 class _Chunks:

@@ -16,10 +16,10 @@ from quantrs.calibration.coverage import Coverage
 from quantrs.calibration.imatrix import add_squares, dataset_name, engine_for
 from quantrs.calibration.partial_sums import PartialSums, key_of
 from quantrs.calibration.sequences import read_sequences
-from quantrs.calibration.write_whole import write_whole
 from quantrs.errors import InputError, UsageError
 from quantrs.journal import journal_path
 from quantrs.plan import Plan
+from quantrs.whole_files import write_whole
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,8 +16,8 @@ from quantrs.calibration.coverage import Coverage
 from quantrs.calibration.options import CalibrationOptions
 from quantrs.calibration.partial_sums import PartialSums, key_of
 from quantrs.calibration.sequences import DEFAULT_TEXT, read_sequences
-from quantrs.calibration.write_whole import write_whole
 from quantrs.errors import FileError, FormatError, InputError, UsageError
+from quantrs.whole_files import write_whole
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantrs import _native
-from quantrs.calibration.write_whole import write_whole
 from quantrs.fingerprint import source_hash, source_stamp
+from quantrs.whole_files import write_whole
 
 if TYPE_CHECKING:
     import numpy as np

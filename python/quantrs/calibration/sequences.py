@@ -10,10 +10,10 @@ import json
 import random
 from collections.abc import Callable, Iterator
 from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantrs.errors import FileError, FormatError, InputError
+from quantrs.whole_files import read_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -152,7 +152,7 @@ def _texts(path: str | None, renderer: "Callable[[], Callable[[object], str]]") 
     """One newline at the end of a text is dropped."""
     if path is None:
         return [files("quantrs.calibration").joinpath(DEFAULT_TEXT).read_text(encoding="utf-8")]
-    data = _decoded(path)
+    data = read_text(path)
     if not path.lower().endswith(_JSON_LINES):
         return [data.removesuffix("\n")]
     return list(_json_lines(path, data, renderer))
@@ -177,17 +177,6 @@ def _json_lines(path: str, data: str, renderer: "Callable[[], Callable[[object],
                 raise FormatError(f"{path}: line {number}: {error}") from None
         else:
             raise FormatError(f"{path}: line {number} has neither 'text' nor 'messages', expected an object with one of them")
-
-
-def _decoded(path: str) -> str:
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{path}: byte {error.start} is not UTF-8 ({error.reason}); expected a plain text file") from None
 
 
 def _read_array(path: str, n_vocab: int) -> "Ids":

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from quantrs.errors import FileError, InputError
+from quantrs.whole_files import write_whole
 
 __all__ = ["INDEX", "Shard", "cut_into_shards", "index_of", "json_bytes", "make_folder", "write_small_files"]
 
@@ -70,24 +71,14 @@ def make_folder(dst: Path, small: Iterable[str], shards: Sequence[str], *, force
 
 
 def write_small_files(dst: Path, small: Mapping[str, bytes]) -> None:
-    """Write them, each under a passing name first, so that nothing has its name before it is whole.
+    """Write them; none has its name before it is whole.
 
     Raises
     ------
     FileError
     """
     for name, data in small.items():
-        path = dst / name
-        part = path.with_name(f".{path.name}.quantrs-part")
-        try:
-            with part.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise FileError(f"{path}: cannot be written: {error.strerror}") from error
+        write_whole(dst / name, data)
 
 
 def json_bytes(value: object) -> bytes:
