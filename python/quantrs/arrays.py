@@ -11,6 +11,7 @@ import numpy as np
 
 from quantrs import _native, block_types
 from quantrs import threads as thread_counts
+from quantrs.contiguous import contiguous_float32
 from quantrs.errors import InputError, QuantrsWarning
 
 if TYPE_CHECKING:
@@ -298,7 +299,7 @@ class QuantizedArray:
             raise InputError(f"matmul: found x of shape {values.shape}, expected ({self._n_cols},) or ({self._n_cols}, n)")
         columns = _float_array(values.T if values.ndim == 2 else values[np.newaxis], "matmul")
         with np.errstate(over="ignore"):
-            columns = np.ascontiguousarray(columns, np.float32)
+            columns = contiguous_float32(columns)
         leading = self._data.shape[:-1]
         result = np.zeros((len(columns), math.prod(leading)), np.float32)
         if result.size and self._n_cols:
@@ -493,9 +494,9 @@ def _float_array(values: "npt.ArrayLike", where: str) -> "npt.NDArray[np.floatin
     if array.ndim == 0:
         return array
     if name != "float64":
-        return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+        return np.require(array, array.dtype.newbyteorder("="), ["C", "A"])
     with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite, and is then refused with its column
-        return np.ascontiguousarray(array, np.float32)
+        return contiguous_float32(array)
 
 
 def _as_bytes(array: "npt.NDArray[np.generic]") -> "npt.NDArray[np.uint8]":
@@ -520,7 +521,7 @@ def _importance(importance: "npt.ArrayLike", shape: tuple[int, ...]) -> "npt.NDA
         allowed = " or ".join(str((*shape[:k], shape[-1])) for k in range(len(shape)))
         raise InputError(f"importance: found the shape {weights.shape}, expected {allowed} for an array of shape {shape}")
     with np.errstate(over="ignore"):
-        weights = np.ascontiguousarray(weights, np.float32)
+        weights = contiguous_float32(weights)
     if not (np.isfinite(weights).all() and (weights >= 0).all()):
         raise InputError("importance: found a weight that is negative, NaN or infinite, expected finite numbers of 0 and more")
     return weights if leading == 0 else weights.reshape(-1, shape[-1])

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from quantrs import _native
 from quantrs import threads as thread_counts
 from quantrs.calibration.channel_statistics import ChannelStatistics
+from quantrs.contiguous import contiguous_float32
 from quantrs.errors import InputError
 from quantrs.hessian import Hessian
 
@@ -130,13 +131,13 @@ def awq_search(
         raise InputError("inspect: gated outputs need the input itself; pass x as an array of tokens")
     if is_gram and x_mean is None:
         raise InputError("x_mean: expected the mean magnitudes of the input where x is a Hessian, which does not hold them")
-    mean = _mean_magnitude(values) if x_mean is None else np.ascontiguousarray(x_mean, np.float32)
+    mean = _mean_magnitude(values) if x_mean is None else contiguous_float32(x_mean)
     if inspect == "linear" and not is_gram and 2 * len(values) > values.shape[1]:
         seen = Hessian(values.shape[1])
         seen.add(values, threads=threads)
         values, is_gram = seen.matrix, True
     best_index, scales, losses = _native.awq_search(
-        [np.ascontiguousarray(w, np.float32) for w in weights],
+        [contiguous_float32(w) for w in weights],
         values,
         mean,
         outputs="gram" if is_gram else activation if inspect == "gated" else "linear",
@@ -147,7 +148,7 @@ def awq_search(
         n_grid=n_grid,
         rule=rule,
         scale_type=scale_type,
-        scale_of=None if scale_of is None else np.ascontiguousarray(scale_of, np.uint32),
+        scale_of=None if scale_of is None else np.require(scale_of, np.uint32, ["C", "A"]),
         threads=thread_counts.checked(threads),
     )
     return AwqScales(best_index, scales, losses)
@@ -221,10 +222,10 @@ def awq_clip(
             raise InputError(f"max_tokens: found {max_tokens}, expected at least 1")
         values = np.ascontiguousarray(values[:: max(1, len(values) // max_tokens)])
     if scales is not None:
-        s = np.ascontiguousarray(scales, np.float32)
+        s = contiguous_float32(scales)
         values = values / np.outer(s, s) if is_gram else values / s
     return _native.awq_clip(
-        np.ascontiguousarray(w, np.float32),
+        contiguous_float32(w),
         values,
         is_gram=is_gram,
         bits=bits,
@@ -257,7 +258,7 @@ def clamp_groups(w: npt.NDArray[np.float32], thresholds: npt.NDArray[np.float32]
 def _inputs(x: "npt.ArrayLike | _Gram") -> tuple[_Array, bool]:
     """As float32 array, and whether it is the Gram matrix of a Hessian."""
     matrix = getattr(x, "matrix", None)
-    values = np.ascontiguousarray(x if matrix is None else matrix, np.float32)
+    values = np.require(x if matrix is None else matrix, np.float32, ["C", "A"])
     if values.ndim != 2:
         raise InputError(f"x: found the shape {values.shape}, expected (tokens, in_features)")
     return values, matrix is not None

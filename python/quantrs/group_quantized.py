@@ -7,6 +7,7 @@ import numpy as np
 
 from quantrs import _native
 from quantrs import threads as thread_counts
+from quantrs.contiguous import contiguous_float32
 from quantrs.errors import InputError
 
 if TYPE_CHECKING:
@@ -179,4 +180,4 @@ def float32_matrix(values: "npt.ArrayLike", where: str) -> "npt.NDArray[np.float
     if array.ndim != 2:
         raise InputError(f"{where}: found an array of shape {array.shape}, expected two axes")
     with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite, and is then refused with its place
-        return np.ascontiguousarray(array, np.float32)
+        return contiguous_float32(array)

@@ -10,6 +10,7 @@ from quantrs import _native
 from quantrs import threads as thread_counts
 from quantrs.arrays import matmul_i8, quantize
 from quantrs.calibration.channel_statistics import ChannelStatistics
+from quantrs.contiguous import contiguous_float32
 from quantrs.errors import InputError
 
 __all__ = ["SmoothScales", "smooth_scales", "smooth_search"]
@@ -72,8 +73,8 @@ def smooth_scales(x_max: npt.ArrayLike, weights: Sequence[npt.ArrayLike], *, alp
     >>> qr.smooth_scales([16.0, 1.0], [np.ones((3, 2), np.float32)])
     array([4., 1.], dtype=float32)
     """
-    arrays = [np.ascontiguousarray(w, np.float32) for w in weights]
-    largest = np.ascontiguousarray(x_max, np.float32)
+    arrays = [contiguous_float32(w) for w in weights]
+    largest = contiguous_float32(x_max)
     return _native.smooth_scales(largest, arrays, alpha=alpha, threads=thread_counts.checked(threads))
 
 
@@ -124,14 +125,14 @@ def smooth_search(
     """
     if not alphas:
         raise InputError("alphas: found none, expected at least one")
-    inputs = np.ascontiguousarray(x, np.float32)
+    inputs = contiguous_float32(x)
     if inputs.ndim != 2 or not len(inputs):
         raise InputError(f"x: found the shape {inputs.shape}, expected (tokens, in_features) with at least one token")
     seen = ChannelStatistics(inputs.shape[1])
     seen.add(inputs)
     largest = seen.max if x_max is None else x_max
     candidates = [smooth_scales(largest, weights, alpha=alpha, threads=threads) for alpha in alphas]
-    stacked = np.concatenate([np.ascontiguousarray(w, np.float32) for w in weights])
+    stacked = np.concatenate([contiguous_float32(w) for w in weights])
     wanted = quantize(stacked, "f32").matmul(inputs.T, exact=True, threads=threads).T
     losses = []
     for s in candidates:

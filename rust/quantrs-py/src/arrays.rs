@@ -2,14 +2,11 @@
 
 use crate::cpu::{checked_threads, format_named};
 use crate::error::Error;
+use crate::slices::{contiguous, contiguous_mut};
 use numpy::{PyReadonlyArray1, PyReadonlyArrayDyn, PyReadwriteArray1};
 use pyo3::prelude::*;
 use quantrs_blocks::{BlockError, BlockFormat, Converter, RowErrors, with_threads};
 use quantrs_simd::Level;
-
-fn contiguous<T>(what: &str, slice: Result<T, impl Sized>) -> Result<T, Error> {
-    slice.map_err(|_| Error::Input(format!("{what} is not C-contiguous; pass numpy.ascontiguousarray of it")))
-}
 
 /// Rows in a buffer of whole rows; its size is checked.
 fn n_rows(what: &'static str, format: &BlockFormat, n_bytes: usize, n_cols: usize) -> Result<usize, Error> {
@@ -40,9 +37,9 @@ pub(crate) fn convert_rows(
 ) -> Result<usize, Error> {
     let (level, threads) = (Level::from_env()?, checked_threads(threads)?);
     let (from, to) = (format_named(src_type)?, format_named(dst_type)?);
-    let src = contiguous("src", src.as_slice())?;
-    let dst = contiguous("dst", dst.as_slice_mut())?;
-    let importance = importance.as_ref().map(|w| contiguous("importance", w.as_slice())).transpose()?;
+    let src = contiguous("src", &src)?;
+    let dst = contiguous_mut("dst", &mut dst)?;
+    let importance = importance.as_ref().map(|w| contiguous("importance", w)).transpose()?;
     let rows = n_rows("src", from, src.len(), n_cols)?;
     let converter = Converter::new(level, from, to, rows, n_cols, importance)?;
     let expected = rows * to.row_bytes(n_cols).unwrap_or(0);
@@ -65,8 +62,8 @@ pub(crate) fn row_errors(
 ) -> Result<(f64, f64, f64), Error> {
     let (level, threads) = (Level::from_env()?, checked_threads(threads)?);
     let (from, to) = (format_named(reference_type)?, format_named(packed_type)?);
-    let packed = contiguous("packed", packed.as_slice())?;
-    let reference = contiguous("reference", reference.as_slice())?;
+    let packed = contiguous("packed", &packed)?;
+    let reference = contiguous("reference", &reference)?;
     let rows = n_rows("reference", from, reference.len(), n_cols)?;
     let found = n_rows("packed", to, packed.len(), n_cols)?;
     if found != rows {

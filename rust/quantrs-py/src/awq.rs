@@ -2,7 +2,8 @@
 
 use crate::cpu::checked_threads;
 use crate::error::Error;
-use crate::solvers::{checked_group_size, contiguous, named, rule_named, scale_type_named};
+use crate::slices::contiguous;
+use crate::solvers::{checked_group_size, named, rule_named, scale_type_named};
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods, ToPyArray};
 use pyo3::prelude::*;
 use quantrs_blocks::with_threads;
@@ -24,7 +25,7 @@ fn slices<'a>(weights: &'a [PyReadonlyArray2<'_, f32>], in_features: usize) -> R
             let shape = w.shape();
             return Err(Error::Input(format!("weights: {i} has the shape {shape:?}, expected {in_features} columns")));
         }
-        contiguous("weights", w.as_slice())
+        contiguous("weights", w)
     };
     weights.iter().enumerate().map(slice).collect()
 }
@@ -50,7 +51,7 @@ pub(crate) fn awq_search<'py>(
 ) -> Result<Found<'py>, Error> {
     let (level, threads, in_features) = (Level::from_env()?, checked_threads(threads)?, x.shape()[1]);
     let (grid, group_size) = (grid(bits, symmetric, rule, scale_type)?, checked_group_size(group_size, in_features)?);
-    let x = contiguous("x", x.as_slice())?;
+    let x = contiguous("x", &x)?;
     let table = [
         ("gram", Outputs::Gram(x)),
         ("linear", Outputs::Tokens(x)),
@@ -61,8 +62,8 @@ pub(crate) fn awq_search<'py>(
     let problem = AwqProblem {
         weights: &slices(&weights, in_features)?,
         in_features,
-        x_mean: contiguous("x_mean", x_mean.as_slice())?,
-        scale_of: scale_of.as_ref().map(|s| contiguous("scale_of", s.as_slice())).transpose()?,
+        x_mean: contiguous("x_mean", &x_mean)?,
+        scale_of: scale_of.as_ref().map(|s| contiguous("scale_of", s)).transpose()?,
         outputs: named("outputs", outputs, &table)?,
     };
     let search = AwqSearch { grid, group_size, duo_scaling, n_grid };
@@ -93,7 +94,7 @@ pub(crate) fn awq_clip<'py>(
     if x.shape()[1] != in_features || x.shape()[0] == 0 || (is_gram && x.shape()[0] != in_features) {
         return Err(Error::Input(format!("x has the shape {:?}, w {:?}", x.shape(), w.shape())).into());
     }
-    let (w, x) = (contiguous("w", w.as_slice())?, contiguous("x", x.as_slice())?);
+    let (w, x) = (contiguous("w", &w)?, contiguous("x", &x)?);
     let clip = AwqClip { grid, group_size, n_grid, n_steps };
     let blocks = if is_gram { quantrs_solvers::diagonal_blocks } else { quantrs_solvers::group_grams };
     let search = || clip.run(level, w, in_features, &blocks(x, in_features, group_size));
@@ -111,7 +112,7 @@ pub(crate) fn smooth_scales<'py>(
     threads: Option<usize>,
 ) -> Result<Bound<'py, PyArray1<f32>>, Error> {
     let (level, threads) = (Level::from_env()?, checked_threads(threads)?);
-    let x_max = contiguous("x_max", x_max.as_slice())?;
+    let x_max = contiguous("x_max", &x_max)?;
     let weights = slices(&weights, x_max.len())?;
     let scales =
         py.detach(|| with_threads(threads, || quantrs_solvers::smooth_scales(level, x_max, &weights, alpha)))?;

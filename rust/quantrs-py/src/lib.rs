@@ -12,6 +12,7 @@ mod imatrix;
 mod matmul;
 mod packing;
 mod safetensors;
+mod slices;
 mod solvers;
 
 use pyo3::prelude::*;

@@ -2,15 +2,12 @@
 
 use crate::cpu::{checked_threads, format_named};
 use crate::error::Error;
+use crate::slices::{contiguous, contiguous_mut};
 use numpy::{PyReadonlyArray1, PyReadonlyArray2, PyReadwriteArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use quantrs_kernels::{Activations, Form, Matrix, Pool, Precision};
 use quantrs_simd::Level;
 use std::sync::Arc;
-
-fn contiguous<T>(what: &str, slice: Result<T, impl Sized>) -> Result<T, Error> {
-    slice.map_err(|_| Error::Input(format!("{what} is not C-contiguous; pass numpy.ascontiguousarray of it")))
-}
 
 fn pool(threads: Option<usize>) -> Result<Arc<Pool>, Error> {
     Ok(Pool::shared(checked_threads(threads)?.unwrap_or_else(quantrs_blocks::default_threads)))
@@ -33,8 +30,8 @@ pub(crate) fn matmul(
     if out.shape()[0] != n || n_cols == 0 {
         return Err(Error::Input(format!("x has the shape {:?}, out {:?}", x.shape(), out.shape())));
     }
-    let w = Matrix::new(format_named(packed_type)?, contiguous("packed", packed.as_slice())?, n_rows, n_cols)?;
-    let (x, out) = (contiguous("x", x.as_slice())?, contiguous("out", out.as_slice_mut())?);
+    let w = Matrix::new(format_named(packed_type)?, contiguous("packed", &packed)?, n_rows, n_cols)?;
+    let (x, out) = (contiguous("x", &x)?, contiguous_mut("out", &mut out)?);
     let form = Form::of(w.format(), if exact { Precision::Float } else { Precision::Int8 });
     py.detach(|| {
         let mut activations = Activations::new();
@@ -58,8 +55,8 @@ pub(crate) fn matmul_i8(
     if b.shape()[1] != k || out.shape() != [a.shape()[0], b.shape()[0]] {
         return Err(Error::Input(format!("a has the shape {:?}, b {:?}, out {:?}", a.shape(), b.shape(), out.shape())));
     }
-    let (a, b) = (contiguous("a", a.as_slice())?, contiguous("b", b.as_slice())?);
-    let out = contiguous("out", out.as_slice_mut())?;
+    let (a, b) = (contiguous("a", &a)?, contiguous("b", &b)?);
+    let out = contiguous_mut("out", &mut out)?;
     py.detach(|| quantrs_kernels::matmul_i8(&pool, level, a, b, k, out));
     Ok(())
 }

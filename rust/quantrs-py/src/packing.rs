@@ -2,14 +2,11 @@
 
 use crate::cpu::checked_threads;
 use crate::error::Error;
+use crate::slices::contiguous;
 use numpy::ndarray::Array2;
-use numpy::{IntoPyArray, PyArray2, PyReadonlyArray2};
+use numpy::{IntoPyArray, PyArray2, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use quantrs_convert::{PackError, pack_rows, unpack_rows, words_per_row};
-
-fn not_contiguous(what: &str) -> Error {
-    Error::Input(format!("{what}: the array is not C-contiguous; pass numpy.ascontiguousarray of it"))
-}
 
 fn words_of(n_cols: usize, bits: u32) -> Result<usize, Error> {
     let n_words = words_per_row(n_cols, bits).filter(|_| (2..=8).contains(&bits));
@@ -28,10 +25,9 @@ pub(crate) fn pack_codes<'py>(
     bits: u32,
     threads: Option<usize>,
 ) -> Result<Bound<'py, PyArray2<i32>>, Error> {
-    let codes = codes.as_array();
-    let [n_rows, n_cols] = [codes.nrows(), codes.ncols()];
+    let [n_rows, n_cols] = [codes.shape()[0], codes.shape()[1]];
     let (threads, n_words) = (checked_threads(threads)?, words_of(n_cols, bits)?);
-    let codes = codes.as_slice().ok_or_else(|| not_contiguous("codes"))?;
+    let codes = contiguous("codes", &codes)?;
     let mut words = vec![0; n_rows * n_words];
     py.detach(|| pack_rows(codes, n_cols, bits, &mut words, threads))?;
     Ok(shaped(n_rows, n_words, words).into_pyarray(py))
@@ -46,13 +42,12 @@ pub(crate) fn unpack_codes<'py>(
     n_cols: usize,
     threads: Option<usize>,
 ) -> Result<Bound<'py, PyArray2<u8>>, Error> {
-    let words = words.as_array();
-    let [n_rows, found] = [words.nrows(), words.ncols()];
+    let [n_rows, found] = [words.shape()[0], words.shape()[1]];
     let (threads, expected) = (checked_threads(threads)?, words_of(n_cols, bits)?);
     if found != expected {
         return Err(PackError::Words { found, expected, n_cols, bits }.into());
     }
-    let words = words.as_slice().ok_or_else(|| not_contiguous("words"))?;
+    let words = contiguous("words", &words)?;
     let mut codes = vec![0; n_rows * n_cols];
     py.detach(|| unpack_rows(words, n_cols, bits, &mut codes, threads))?;
     Ok(shaped(n_rows, n_cols, codes).into_pyarray(py))

@@ -2,6 +2,7 @@
 
 use crate::cpu::checked_threads;
 use crate::error::Error;
+use crate::slices::contiguous;
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use quantrs_blocks::with_threads;
@@ -11,10 +12,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Codes, scales and zero points as arrays.
 type Arrays<'py> = (Bound<'py, PyArray2<u8>>, Bound<'py, PyArray2<f32>>, Bound<'py, PyArray2<u8>>);
-
-pub(crate) fn contiguous<T>(what: &str, slice: Result<T, impl Sized>) -> Result<T, Error> {
-    slice.map_err(|_| Error::Input(format!("{what} is not C-contiguous; pass numpy.ascontiguousarray of it")))
-}
 
 pub(crate) fn named<T: Copy>(what: &str, name: &str, table: &[(&str, T)]) -> Result<T, Error> {
     table.iter().find(|(known, _)| *known == name).map(|(_, value)| *value).ok_or_else(|| {
@@ -75,7 +72,7 @@ pub(crate) fn quantize_groups<'py>(
     let (rule, scale_type) = (rule_named(rule)?, scale_type_named(scale_type)?);
     let grid = Grid { bits, symmetric, rule, scale_type, mse, min_zero, stepwise: true };
     let group_size = checked_group_size(group_size, in_features)?;
-    let w = contiguous("w", w.as_slice())?;
+    let w = contiguous("w", &w)?;
     let out = py
         .detach(|| with_threads(threads, || quantrs_solvers::quantize_groups(level, w, in_features, &grid, group_size)))
         .map_err(Error::from)?;
@@ -138,7 +135,7 @@ impl Hessian {
     #[pyo3(signature = (x, *, threads=None))]
     fn add(&self, py: Python<'_>, x: PyReadonlyArray2<'_, f32>, threads: Option<usize>) -> Result<(), Error> {
         let (threads, n) = (checked_threads(threads)?, x.shape()[1]);
-        let x = contiguous("x", x.as_slice())?;
+        let x = contiguous("x", &x)?;
         py.detach(|| {
             let mut state = self.lock();
             if n != state.sums.n() {
@@ -218,7 +215,7 @@ pub(crate) fn gptq<'py>(
     ];
     let order = named("order", order, &orders)?;
     let gptq = Gptq { grid, group_size, block_size, order, static_groups };
-    let w = contiguous("w", w.as_slice())?;
+    let w = contiguous("w", &w)?;
     let solve = || {
         let factor = hessian.factor(order, damp_percent, threads)?;
         let solution = with_threads(threads, || gptq.solve(level, w, &factor))?;
