@@ -201,6 +201,8 @@ def quantize_model(
 
         if measure:
             raise UsageError("--error: is for GGUF files; eval --reference measures a folder against its source")
+        if not os.fspath(dst):  # which would be the current folder
+            raise UsageError("the output has an empty name; give the folder one, such as model-" + scheme.name)
         return quantize_folder(
             src,
             Path(dst),

@@ -2,14 +2,15 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from quantrs.errors import FileError, InputError
 from quantrs.whole_files import write_whole
 
-__all__ = ["INDEX", "Shard", "cut_into_shards", "index_of", "json_bytes", "make_folder", "write_small_files"]
+__all__ = ["INDEX", "Shard", "cut_into_shards", "folder_to_fill", "index_of", "json_bytes", "write_small_files"]
 
 INDEX = "model.safetensors.index.json"
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*")
@@ -42,8 +43,9 @@ def index_of(tensors: Iterable[tuple[str, str, int]]) -> dict[str, object]:
     return {"metadata": {"total_size": sum(nbytes for _, _, nbytes in rows)}, "weight_map": {name: shard for name, shard, _ in rows}}
 
 
-def make_folder(dst: Path, small: Iterable[str], shards: Sequence[str], *, force: bool) -> None:
-    """Make the folder, unless something speaks against writing these files into it.
+@contextmanager
+def folder_to_fill(dst: Path, small: Iterable[str], shards: Sequence[str], *, force: bool) -> "Iterator[None]":
+    """Make the folder, unless something speaks against writing these files into it; if the block fails and leaves it empty, it goes again.
 
     Raises
     ------
@@ -52,22 +54,44 @@ def make_folder(dst: Path, small: Iterable[str], shards: Sequence[str], *, force
     FileError
         The system refuses.
     """
-    small = list(small)
-    if dst.exists() and not dst.is_dir():
-        raise InputError(f"{dst}: a file of that name exists; choose another name for the folder")
+    is_new = _make_folder(dst, list(small), shards, force=force)
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            with suppress(OSError):  # it holds unfinished work
+                dst.rmdir()
+        raise
+
+
+def _make_folder(dst: Path, small: Sequence[str], shards: Sequence[str], *, force: bool) -> bool:
+    """Whether there was none before.
+
+    Raises
+    ------
+    InputError
+        There is a file of that name, no folder to put it in, or one of the files without `force`; or weights of another model.
+    FileError
+        The system refuses.
+    """
     if not dst.parent.is_dir():
         raise InputError(f"{dst}: there is no folder {dst.parent}; make it first")
-    there = [name for name in small if os.path.lexists(dst / name)]
-    if there and not force:
-        raise InputError(f"{dst / there[0]}: the file exists already; --force overwrites it, or choose another folder")
-    # A reader would take files of another model for part of this one.
-    strangers = sorted(path.name for pattern in _WEIGHTS for path in dst.glob(pattern) if path.name not in (*small, *shards))
-    if strangers:
-        raise InputError(f"{dst / strangers[0]}: belongs to another model and would not be replaced; remove it, or choose another folder")
     try:
-        dst.mkdir(exist_ok=True)
+        if not os.path.lexists(dst):
+            dst.mkdir()
+            return True
+        if not dst.is_dir():
+            raise InputError(f"{dst}: a file of that name exists; choose another name for the folder")
+        there = [name for name in small if os.path.lexists(dst / name)]
+        # A reader would take files of another model for part of this one.
+        strangers = sorted(path.name for pattern in _WEIGHTS for path in dst.glob(pattern) if path.name not in (*small, *shards))
     except OSError as error:
         raise FileError(f"{dst}: cannot make the folder: {error.strerror}") from error
+    if there and not force:
+        raise InputError(f"{dst / there[0]}: the file exists already; --force overwrites it, or choose another folder")
+    if strangers:
+        raise InputError(f"{dst / strangers[0]}: belongs to another model and would not be replaced; remove it, or choose another folder")
+    return False
 
 
 def write_small_files(dst: Path, small: Mapping[str, bytes]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from quantrs import _native, output
 from quantrs.huggingface.disassemble import disassemble
-from quantrs.huggingface.output_folder import INDEX, Shard, cut_into_shards, index_of, json_bytes, make_folder, write_small_files
+from quantrs.huggingface.output_folder import INDEX, Shard, cut_into_shards, folder_to_fill, index_of, json_bytes, write_small_files
 from quantrs.options import QuantizeOptions
 from quantrs.pipeline import carry_out
 from quantrs.plan import Plan, PlannedFile, TensorPlan
@@ -106,21 +106,21 @@ def write_tensors(
     if len(shards) > 1:
         index = index_of((rows[i][0].name, shard.name, rows[i][2]) for shard in shards for i in shard.members)
         small = {**small, INDEX: json_bytes(index)}
-    make_folder(dst, small, [shard.name for shard in shards], force=force or resume)
-    plan = _plan(rows, shards, dst, to, model)
-    output.check_names(plan, sources)
-    report = carry_out(
-        model,
-        plan,
-        dst / "model.safetensors",
-        started=started,
-        threads=threads,
-        force=force,
-        resume=resume,
-        measure=measure,
-        watcher=watcher,
-    )
-    write_small_files(dst, small)
+    with folder_to_fill(dst, small, [shard.name for shard in shards], force=force or resume):
+        plan = _plan(rows, shards, dst, to, model)
+        output.check_names(plan, sources)
+        report = carry_out(
+            model,
+            plan,
+            dst / "model.safetensors",
+            started=started,
+            threads=threads,
+            force=force,
+            resume=resume,
+            measure=measure,
+            watcher=watcher,
+        )
+        write_small_files(dst, small)
     return report
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantrs import output
-from quantrs.huggingface.output_folder import INDEX, index_of, json_bytes, make_folder, write_small_files
+from quantrs.huggingface.output_folder import INDEX, folder_to_fill, index_of, json_bytes, write_small_files
 from quantrs.pipeline import carry_out
 from quantrs.quantizing.folder_formats import FOLDER_FORMATS
 
@@ -63,22 +63,22 @@ def write_planned(
         Reading or writing failed. What is done so far is kept for `resume`.
     """
     small = _small_files(model, plan, method)
-    make_folder(dst, small, [Path(file.path).name for file in plan.plan.files], force=force or resume)
-    output.check_names(plan.plan, model.tensors.files)
-    report = carry_out(
-        model.tensors,
-        plan.plan,
-        journal_place(dst),
-        started=started,
-        threads=threads,
-        force=force,
-        resume=resume,
-        measure=measure,
-        watcher=watcher,
-        maker=maker,
-        progress=progress,
-    )
-    write_small_files(dst, small)
+    with folder_to_fill(dst, small, [Path(file.path).name for file in plan.plan.files], force=force or resume):
+        output.check_names(plan.plan, model.tensors.files)
+        report = carry_out(
+            model.tensors,
+            plan.plan,
+            journal_place(dst),
+            started=started,
+            threads=threads,
+            force=force,
+            resume=resume,
+            measure=measure,
+            watcher=watcher,
+            maker=maker,
+            progress=progress,
+        )
+        write_small_files(dst, small)
     return report
 
 
