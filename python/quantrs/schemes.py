@@ -114,7 +114,9 @@ def file_type(text: str) -> FileType:
         row = _BY_ID.get(int(name))
     if row is None:
         known = ", ".join(row.name for row in FILE_TYPES)
-        raise UsageError(f"unknown file type {text!r}; expected one of {known}")
+        raise UsageError(
+            f"unknown type {text!r}; expected one of {known}; or, for a checkpoint folder, a name such as gptq-w4-g128 or awq-w4-g128"
+        )
     return row
 
 

@@ -168,8 +168,14 @@ class HiddenStates:
 
     def remove(self) -> None:
         """Close and delete the files."""
-        self.close()
-        hidden_path(self._destination).unlink(missing_ok=True)
+        self._close()
+        self.discard(self._destination)
+
+    @staticmethod
+    def discard(destination: Path) -> None:
+        """Delete what work on `destination` that was broken off has left."""
+        for path in (hidden_path(destination), _next_path(destination)):
+            path.unlink(missing_ok=True)
 
     def _close(self) -> None:
         for file in (self._old, self._new):

@@ -30,6 +30,8 @@ class InputStatistics:
 
     def __init__(self, in_features: int, needs: Set[Need], *, threads: int | None = None) -> None:
         self.n_tokens = 0
+        self.all_zero = True
+        """No input had a value other than 0: nothing can be told from them."""
         self._needs = needs
         self._hessian = Hessian(in_features) if "hessian" in needs else None
         self._threads = threads
@@ -40,6 +42,7 @@ class InputStatistics:
         if not len(x):
             return
         self.n_tokens += len(x)
+        self.all_zero = self.all_zero and not x.any()
         if self._hessian is not None:
             self._hessian.add(x, threads=self._threads)
         if "mean" in self._needs or "largest" in self._needs:

@@ -84,6 +84,8 @@ class LayerRule:
     bits: int | None = None
     group_size: int = -1
     symmetric: bool = True
+    desc_act: bool | None = None
+    """None: as the rest."""
 
 
 def quantization_config(
@@ -141,7 +143,8 @@ def _dynamic(rules: Mapping[str, LayerRule]) -> "Iterable[tuple[str, dict[str, o
         if rule.bits is None:
             yield f"-:{exact}", {}
         else:
-            yield f"+:{exact}", {"bits": rule.bits, "group_size": rule.group_size, "sym": rule.symmetric}
+            order = {} if rule.desc_act is None else {"desc_act": rule.desc_act}
+            yield f"+:{exact}", {"bits": rule.bits, "group_size": rule.group_size, "sym": rule.symmetric, **order}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import numpy as np
 
 from quantrs.awq import awq_clip, awq_search, clamp_groups
 from quantrs.methods.rounding import grid_of
+from quantrs.naming_errors import errors_of
 from quantrs.smoothquant import smooth_scales
 
 if TYPE_CHECKING:
@@ -31,18 +32,19 @@ def scale_by_awq(work: "BlockWork") -> None:
         if found is None or not found.n_tokens:
             continue
         rule, scale_type, _ = grid_of(work.plan.scheme, work.plan.dtype)
-        best = awq_search(
-            _weights(work, group),
-            found.hessian,
-            x_mean=found.mean,
-            bits=layer.bits,
-            group_size=layer.group_size,
-            zero_point=not layer.symmetric,
-            rule=rule,
-            scale_type=scale_type,
-            scale_of=group.expand(np.arange(group.n_scales, dtype=np.float32)).astype(np.uint32),
-            threads=work.threads,
-        )
+        with errors_of(group.readers[0].tensor):
+            best = awq_search(
+                _weights(work, group),
+                found.hessian,
+                x_mean=found.mean,
+                bits=layer.bits,
+                group_size=layer.group_size,
+                zero_point=not layer.symmetric,
+                rule=rule,
+                scale_type=scale_type,
+                scale_of=group.expand(np.arange(group.n_scales, dtype=np.float32)).astype(np.uint32),
+                threads=work.threads,
+            )
         work.fold(group, group.shared(best.scales)[0])
     _clip(work)
 
@@ -53,7 +55,8 @@ def scale_by_smoothquant(work: "BlockWork") -> None:
         found = _statistics(work, group)
         if found is None or not found.n_tokens:
             continue
-        s = smooth_scales(found.largest, _weights(work, group), alpha=work.options.smooth_alpha, threads=work.threads)
+        with errors_of(group.readers[0].tensor):
+            s = smooth_scales(found.largest, _weights(work, group), alpha=work.options.smooth_alpha, threads=work.threads)
         # Channels that have to share a scale take the largest.
         work.fold(group, group.shared(s).max(axis=0))
 
@@ -69,17 +72,18 @@ def _clip(work: "BlockWork") -> None:
         if place[0] in kept or not found.n_tokens:
             continue
         weights = work.values(place)
-        thresholds = awq_clip(
-            weights,
-            found.hessian,
-            bits=layer.scheme.bits,
-            group_size=layer.scheme.group_size,
-            zero_point=not layer.scheme.symmetric,
-            scales=work.divisors.get(key),
-            rule=rule,
-            scale_type=scale_type,
-            threads=work.threads,
-        )
+        with errors_of(place[0]):
+            thresholds = awq_clip(
+                weights,
+                found.hessian,
+                bits=layer.scheme.bits,
+                group_size=layer.scheme.group_size,
+                zero_point=not layer.scheme.symmetric,
+                scales=work.divisors.get(key),
+                rule=rule,
+                scale_type=scale_type,
+                threads=work.threads,
+            )
         work.set_values(place, clamp_groups(weights, thresholds))
 
 

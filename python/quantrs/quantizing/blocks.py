@@ -14,6 +14,7 @@ from quantrs.calibration.hidden_states import HiddenStates
 from quantrs.calibration.statistics import InputStatistics
 from quantrs.errors import FormatError, InputError
 from quantrs.methods.rounding import round_to_nearest
+from quantrs.naming_errors import errors_of
 from quantrs.quantizing.block_work import BlockWork
 from quantrs.quantizing.folder_formats import FOLDER_FORMATS
 from quantrs.quantizing.inputs import InputKey, trace_name
@@ -59,6 +60,8 @@ class BlockMaker:
     threads: int | None
     expert_tokens: dict[str, list[int]] = field(default_factory=dict)
     """How many calibration tokens reached each expert, by tensor."""
+    without_inputs: list[str] = field(default_factory=list)
+    """Linears whose inputs were all 0, so that their errors weigh nothing."""
 
     def __post_init__(self) -> None:
         self._sources = _native.Sources(self.model.tensors)
@@ -90,8 +93,14 @@ class BlockMaker:
         if found is not None and found[1] <= first_unfinished:
             return found
         hidden = HiddenStates(self.destination, self.job, shape, self.memory_budget)
-        for s, ids in enumerate(self.ids):
-            hidden[s] = self.blocks.embed(ids.tolist())
+        try:
+            for s, ids in enumerate(self.ids):
+                with errors_of(_sequence(s)):
+                    hidden[s] = self.blocks.embed(ids.tolist())
+                self.progress.add(0)  # hears of a cancellation
+        except BaseException:
+            hidden.close()
+            raise
         return hidden, 0
 
     def _make_block(self, i: int, hidden: HiddenStates, *, is_last: bool) -> "Iterator[Made]":
@@ -105,7 +114,8 @@ class BlockMaker:
             self.method.transform(work)
         replaced: dict[Place, NDArray[np.float32]] = {}
         for place, layer in work.layers.items():
-            rounded = self._round(work, place, layer)
+            with errors_of(layer.linear.name):
+                rounded = self._round(work, place, layer)
             if runs_again:
                 replaced[place] = rounded.dequantize()
             arrays = self._format.pack(rounded, self.plan.scheme, layer.scheme, self.plan.dtype, layer.linear.name)
@@ -153,7 +163,8 @@ class BlockMaker:
         keys = list(dict.fromkeys(work.keys.values()))
         found = {key: InputStatistics(tensors[key[0]].dims[0], self.method.needs, threads=self.threads) for key in keys}
         for s in range(n_sequences):
-            inputs, y = block.trace(hidden[s], list(dict.fromkeys(name for name, _ in keys)))
+            with errors_of(_sequence(s)):
+                inputs, y = block.trace(hidden[s], list(dict.fromkeys(name for name, _ in keys)))
             for key in keys:
                 x = inputs.get(trace_name(key))
                 if x is not None:
@@ -179,14 +190,19 @@ class BlockMaker:
         self.expert_tokens |= counts
 
     def _round(self, work: BlockWork, place: "Place", layer: "PlannedLayer") -> "Rounded":
+        found = work.statistics[work.keys[place]]
         # The statistics of an expert that hardly a token reached would say more about these tokens than about it.
-        if place[1] is not None and work.statistics[work.keys[place]].n_tokens < FEW_TOKENS:
+        if place[1] is not None and found.n_tokens < FEW_TOKENS:
+            return round_to_nearest(work, place, layer)
+        if found.all_zero:
+            self.without_inputs.append(layer.linear.name)
             return round_to_nearest(work, place, layer)
         return self.method.rounding(work, place, layer)
 
     def _advance(self, block: Block, hidden: HiddenStates, share: float) -> None:
         for s in range(len(hidden)):
-            hidden[s] = block.forward(hidden[s])
+            with errors_of(f"{_sequence(s)}, through quantized weights"):
+                hidden[s] = block.forward(hidden[s])
             self.progress.add(share / len(hidden))
 
     def _replacements(self, work: BlockWork, replaced: "Mapping[Place, NDArray[np.float32]]") -> dict[str, Replacement]:
@@ -197,3 +213,7 @@ class BlockMaker:
             parts = [replaced[place] if place in replaced else work.as_written(place)[0] for place in places]
             out[name] = Replacement([np.ascontiguousarray(part) for part in parts], *work.order_of(name))
         return out
+
+
+def _sequence(s: int) -> str:
+    return f"calibration sequence {s}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from quantrs.calibration.coverage import Coverage
 from quantrs.calibration.folding import tensors_of
+from quantrs.calibration.hidden_states import HiddenStates
 from quantrs.calibration.options import CalibrationOptions
 from quantrs.errors import InputError, UsageError
 from quantrs.families import graph_of
@@ -82,6 +83,12 @@ def quantize_folder(
     if isinstance(maker, BlockMaker):
         for text in Coverage.of(maker.expert_tokens).notices():
             watcher.notice(f"{text}; these were rounded to nearest")
+        if maker.without_inputs:
+            first, *more = maker.without_inputs
+            others = f" and {len(more)} others" if more else ""
+            watcher.notice(f"{first}{others}: inputs were 0 in all of the calibration; rounded to nearest")
+    # An earlier run may have been killed between its last tensor and its end.
+    HiddenStates.discard(journal_place(dst))
     return report
 
 
@@ -127,6 +134,9 @@ class _Job:
         self.stored = stored_tensors(self.model)
         linears = find_linears(self.model, self.stored)
         chosen = choose(self.model, linears, scheme, options)
+        ordered = next((layer for layer in chosen.values() if layer.scheme.desc_act and self.method_name != "gptq"), None)
+        if ordered is not None:
+            raise UsageError(f"{ordered.why}: only gptq has an activation order, found --method {self.method_name}; leave -act out")
         self.ids = self._calibration_data() if with_data else None
         self.plan = plan_folder(
             self.model,
@@ -202,6 +212,8 @@ def _method_name(scheme: "FolderScheme", options: "QuantizeOptions", calibration
         raise UsageError(f"--method {name}: expected one of {', '.join(METHODS)}")
     if scheme.layer.desc_act and name != "gptq":
         raise UsageError(f"--method {name}: only gptq has an activation order; leave -act out of {scheme.name}")
+    if scheme.layer.value_type == "float" and name in ("awq", "gptq"):
+        raise UsageError(f"--to {scheme.name} with --method {name}: it finds integers, and these are floats; take rtn or smoothquant")
     if calibration is not None and not METHODS[name].needs:
         raise UsageError(f"--to {scheme.name} with --method {name} uses no calibration; leave --calib out, or name another method")
     return name

@@ -59,7 +59,13 @@ def _gptq_pack(
 def _gptq_config(scheme: "FolderScheme", layers: "Mapping[str, LayerScheme]", unquantized: Sequence[str], method: str) -> dict[str, object]:
     usual = scheme.layer
     rules = {
-        name: LayerRule(bits=layer.bits, group_size=layer.group_size, symmetric=layer.symmetric)
+        name: LayerRule(
+            bits=layer.bits,
+            group_size=layer.group_size,
+            symmetric=layer.symmetric,
+            # Readers drop g_idx where the order is not said to be another.
+            desc_act=None if layer.desc_act == usual.desc_act else layer.desc_act,
+        )
         for name, layer in layers.items()
         if layer != usual
     }

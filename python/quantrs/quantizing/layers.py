@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from quantrs import _native
 from quantrs.methods.rounding import rounded_to_nearest
+from quantrs.naming_errors import errors_of
 from quantrs.quantizing.folder_formats import FOLDER_FORMATS
 from quantrs.quantizing.read_values import read_float32
 from quantrs.writer import Made
@@ -34,10 +35,11 @@ class LayerMaker:
         for layer in self.plan.layers:
             if wanted.isdisjoint(layer.keys.values()):
                 continue
-            weights = read_float32(sources, layer.linear.tensor)
-            rounded = rounded_to_nearest(
-                weights, scheme, layer.scheme, dtype=self.plan.dtype, mse=self.plan.plan.options.mse, threads=self.threads
-            )
+            with errors_of(layer.linear.name):
+                weights = read_float32(sources, layer.linear.tensor)
+                rounded = rounded_to_nearest(
+                    weights, scheme, layer.scheme, dtype=self.plan.dtype, mse=self.plan.plan.options.mse, threads=self.threads
+                )
             arrays = FOLDER_FORMATS[scheme.format].pack(rounded, scheme, layer.scheme, self.plan.dtype, layer.linear.name)
             for suffix, key in layer.keys.items():
                 yield Made(key, arrays[suffix].tobytes())
