@@ -10,6 +10,7 @@ from quantrs.families import FAMILIES
 from quantrs.families.checkpoint_format import CheckpointFormat, Weight, numbered, template_of
 from quantrs.families.rope_scaling import ROPE_FACTORS_LONG, ROPE_FACTORS_SHORT, ROPE_FREQS
 from quantrs.families.source import Source
+from quantrs.huggingface.biased import ALWAYS_BIASED, SWITCHED
 from quantrs.huggingface.head_biases import ordered_bias
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ def _config(model: Source, format_: CheckpointFormat) -> dict[str, object]:
         config |= key.to_config(model)
     for setting in format_.settings:
         config.setdefault(setting.config, setting.values[0])
+    if format_.model_type not in ALWAYS_BIASED:
+        config |= {key: True for key, names in SWITCHED.items() if any(model.has(f"{numbered(name, 0)}.bias") for name in names)}
     return config | {"vocab_size": model.n_vocab, "tie_word_embeddings": not model.has("output.weight"), "use_cache": True}
 
 

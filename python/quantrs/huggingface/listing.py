@@ -14,6 +14,7 @@ import numpy as np
 from quantrs.errors import InputError, QuantrsError
 from quantrs.families.checkpoint_format import CheckpointFormat, Weight, numbered
 from quantrs.huggingface.assemble import assemble, format_of
+from quantrs.huggingface.biased import biased_weights
 from quantrs.huggingface.config import Config
 from quantrs.huggingface.folder import Folder, HfTensor
 
@@ -34,21 +35,11 @@ _DTYPES = {
     "float8_e5m2": ("F8_E5M2", 1),
 }
 
-_QKV = ("blk.{i}.attn_q", "blk.{i}.attn_k", "blk.{i}.attn_v")
-_ALL_PROJECTIONS = (*_QKV, "blk.{i}.attn_output")
-_MLP = ("blk.{i}.ffn_gate", "blk.{i}.ffn_up", "blk.{i}.ffn_down")
-_GPT2_BIASES = (
-    *("blk.{i}.attn_norm", "blk.{i}.ffn_norm", "output_norm", "blk.{i}.attn_qkv"),
-    *("blk.{i}.attn_output", "blk.{i}.ffn_up", "blk.{i}.ffn_down"),
-)
-
 
 @dataclass(frozen=True)
 class _Habits:
     """What transformers does in a model's code, or takes where the configuration is silent."""
 
-    biased: tuple[str, ...] = ()
-    """Tensors that always have a bias."""
     tied: bool = False
     """The default of ``tie_word_embeddings``."""
     norms_whole: bool = False
@@ -61,11 +52,9 @@ _HABITS: Mapping[str, _Habits] = {
     "gemma": _Habits(tied=True),
     "gemma2": _Habits(tied=True),
     "gemma3_text": _Habits(tied=True, n_vocab=262_208),
-    "gpt2": _Habits(tied=True, biased=_GPT2_BIASES),
+    "gpt2": _Habits(tied=True),
     "olmo2": _Habits(norms_whole=True),
     "olmo3": _Habits(norms_whole=True),
-    "qwen2": _Habits(biased=_QKV),
-    "qwen2_moe": _Habits(biased=_QKV),
     "smollm3": _Habits(tied=True),
 }
 """By ``model_type``, those that differ from the rest."""
@@ -158,12 +147,7 @@ class _Listing:
                 f"{config.path}: {self.n_blocks} blocks of {self.n_experts} experts are more than any model has; correct the file"
             )
         self.shapes = _shapes(numbers, config.integer("vocab_size", default=self.habits.n_vocab), self.habits, self.format)
-        self.biased = set(self.habits.biased)
-        # GPT-2 has biases whatever this says, Qwen 2 as in `_HABITS`.
-        if config.flag("attention_bias") and not self.biased:
-            self.biased.update(_ALL_PROJECTIONS)
-        if config.flag("mlp_bias"):
-            self.biased.update(_MLP)
+        self.biased = biased_weights(config, format_)
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Names and shapes."""

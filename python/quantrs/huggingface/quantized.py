@@ -78,6 +78,7 @@ def with_linears(folder: Folder) -> Folder:
         A file cannot be read.
     """
     from quantrs.formats import find_quantized  # formats know folders
+    from quantrs.huggingface.zero_biases import superfluous_biases
 
     found = find_quantized(folder)
     if found is None:
@@ -85,6 +86,7 @@ def with_linears(folder: Folder) -> Folder:
     linears = _linears(folder, found.layers)
     members = {name: layer.name for layer in found.layers.values() for name in layer.tensors}
     weights = {linear.name for linear in linears.values()}
+    left_out = {*found.others} | superfluous_biases(folder, [layer.name for layer in found.layers.values() if layer.kind == "gptq"])
     tensors: dict[str, HfTensor] = {}
     for name, tensor in folder.tensors.items():
         if name in members:
@@ -92,7 +94,7 @@ def with_linears(folder: Folder) -> Folder:
             tensors.setdefault(linear.name, linear)
         elif name in weights:
             raise FormatError(f"{folder.path}: {name} is there beside the packed tensors of the same linear; expected one of the two")
-        elif name not in found.others:
+        elif name not in left_out:
             tensors[name] = tensor
     return dataclasses.replace(folder, tensors=tensors)
 
