@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 import quantrs as qr
+from family_models import MODELS
 from huggingface_folders import HF
 from quantrs.calibration.hidden_states import HiddenStates, hidden_path
 from quantrs.calibration.options import CalibrationOptions
@@ -150,3 +152,19 @@ def test_an_activation_order_of_some_layers_stands_in_the_configuration(tmp_path
     assert config["dynamic"][r"+:^model\.layers\.0\.mlp\.down_proj$"]["desc_act"] is True
     with pytest.raises(UsageError, match="only gptq has an activation order"):
         qr.quantize_checkpoint(LLAMA, tmp_path / "other", scheme="gptq-w4-g64", recipe=recipe, method="rtn")
+
+
+@pytest.mark.parametrize("method", CALIBRATED)
+def test_an_expert_that_few_tokens_reach_is_as_without_calibration(method: str, tmp_path: Path) -> None:
+    """Scales and errors would be fitted to those few tokens."""
+    (tmp_path / "m.gguf").write_bytes(MODELS["mixtral"].to_bytes())
+    np.save(tmp_path / "ids.npy", np.full((1, 8), 3))
+    calibration = CalibrationOptions(text=str(tmp_path / "ids.npy"), length=8, sequential=False)
+    for name, how in (("few", method), ("none", "rtn")):
+        qr.quantize_checkpoint(
+            tmp_path / "m.gguf", tmp_path / name, scheme="w4a16-g32", method=how, calibration=calibration if name == "few" else None
+        )
+    few, none = (load_file(tmp_path / name / "model.safetensors") for name in ("few", "none"))
+    downs = [name for name in few if ".experts." in name and ".w2." in name]
+    assert downs
+    assert [name for name in downs if not np.array_equal(few[name], none[name])] == []

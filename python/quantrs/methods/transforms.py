@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantrs.awq import awq_clip, awq_search, clamp_groups
+from quantrs.calibration.coverage import FEW_TOKENS
 from quantrs.methods.rounding import grid_of
 from quantrs.naming_errors import errors_of
 from quantrs.smoothquant import smooth_scales
@@ -29,7 +30,7 @@ def scale_by_awq(work: "BlockWork") -> None:
     for group in work.scale_groups():
         found = _statistics(work, group)
         layer = _first_layer(work, group)
-        if found is None or not found.n_tokens:
+        if found is None or not _says_enough(found, group.expert):
             continue
         rule, scale_type, _ = grid_of(work.plan.scheme, work.plan.dtype)
         with errors_of(group.readers[0].tensor):
@@ -53,7 +54,7 @@ def scale_by_smoothquant(work: "BlockWork") -> None:
     """Even out inputs and weights, channel by channel."""
     for group in work.scale_groups():
         found = _statistics(work, group)
-        if found is None or not found.n_tokens:
+        if found is None or not _says_enough(found, group.expert):
             continue
         with errors_of(group.readers[0].tensor):
             s = smooth_scales(found.largest, _weights(work, group), alpha=work.options.smooth_alpha, threads=work.threads)
@@ -69,7 +70,7 @@ def _clip(work: "BlockWork") -> None:
     for place, layer in work.layers.items():
         key = work.keys[place]
         found = work.statistics[key]
-        if place[0] in kept or not found.n_tokens:
+        if place[0] in kept or not _says_enough(found, place[1]):
             continue
         weights = work.values(place)
         with errors_of(place[0]):
@@ -92,6 +93,11 @@ def _statistics(work: "BlockWork", group: "ScaleGroup") -> "InputStatistics | No
     reader = group.kept[0] if group.kept else group.readers[0]
     key = work.keys.get((reader.tensor, group.expert))
     return None if key is None else work.statistics[key]
+
+
+def _says_enough(found: "InputStatistics", expert: int | None) -> bool:
+    """There were tokens; for an expert, more than a few: it would be fitted to those."""
+    return found.n_tokens >= (1 if expert is None else FEW_TOKENS)
 
 
 def _first_layer(work: "BlockWork", group: "ScaleGroup") -> "LayerScheme":
