@@ -296,6 +296,9 @@ def test_the_command_says_what_it_wrote(tmp_path: Path, text: Path) -> None:
     )
     assert ran.code == 0, ran.err
     assert "gptq-w4-g64" in ran.out
+    alone = quantrs("quantize", LLAMA, tmp_path / "alone", "--to", "gptq-w4-g64", "--calib-length", "32", "--no-sequential")
+    assert alone.code == 2
+    assert "--calib-length, --no-sequential: say how to calibrate; add --calib FILE, or --calib default" in alone.err
     again = quantrs("quantize", LLAMA, tmp_path / "out", "--to", "gptq-w4-g64", "--method", "rtn")
     assert again.code == 1
     assert "exists already" in again.err

@@ -19,7 +19,15 @@ _LEAST_CTX = 8
 
 _MODEL = "GGUF model (of a split one, the first file) or checkpoint folder"
 
-_CALIBRATION = "sequences length seed sequential memory_budget min_coverage"
+_CALIBRATION = {
+    "sequences": "--calib-sequences",
+    "length": "--calib-length",
+    "seed": "--calib-seed",
+    "memory_budget": "--calib-memory",
+    "sequential": "--no-sequential",
+    "min_coverage": "--min-coverage",
+}
+"""Fields of `CalibrationOptions`, and the flags that set them."""
 _TEXTS = "plain text, *.jsonl with text or messages, or *.npy of token ids; a text that comes with quantrs unless given"
 
 Command = Callable[[argparse.Namespace], int]
@@ -318,10 +326,12 @@ def calibration_options(args: argparse.Namespace) -> "CalibrationOptions | None"
     """
     from quantrs.calibration.options import CalibrationOptions
 
-    given = {name: getattr(args, name) for name in _CALIBRATION.split() if hasattr(args, name)}
+    given = {name: getattr(args, name) for name in _CALIBRATION if hasattr(args, name)}
     if args.calib is None:
         if given:
-            raise UsageError(f"{', '.join(sorted(given))}: options of a calibration; add --calib FILE")
+            raise UsageError(
+                f"{', '.join(_CALIBRATION[name] for name in given)}: say how to calibrate; add --calib FILE, or --calib default"
+            )
         return None
     return CalibrationOptions(text=None if args.calib == "default" else args.calib, **given)
 
