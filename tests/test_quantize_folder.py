@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -178,6 +179,18 @@ def test_work_that_was_broken_off_goes_on_and_ends_with_the_same_bytes(scheme: s
     report = quantize(LLAMA, rest, scheme, calibration, resume=True)
     assert report.resumed_tensors > 0
     assert files(rest) == files(whole)
+
+
+def test_work_is_not_taken_up_under_a_recipe_that_was_changed(tmp_path: Path, calibration: CalibrationOptions) -> None:
+    """Symmetry and order do not show in names and sizes."""
+    recipe, out = tmp_path / "r.toml", tmp_path / "out"
+    recipe.write_text("[[rule]]\nmatch = 'down_proj'\ntype = 'w4-sym'\n")
+    calibration = replace(calibration, sequences=40, length=100)
+    with pytest.raises((KeyboardInterrupt, Cancelled)):
+        quantize(LLAMA, out, "gptq-w4-g64", calibration, recipe=recipe, watcher=_StopsAfter(out / f".{WEIGHTS}.quantrs-journal", 5))
+    recipe.write_text("[[rule]]\nmatch = 'down_proj'\ntype = 'w4-asym'\n")
+    with pytest.raises(InputError, match=r"unfinished work of another job .*recipe"):
+        quantize(LLAMA, out, "gptq-w4-g64", calibration, recipe=recipe, resume=True)
 
 
 def test_rules_of_a_recipe_and_skipped_layers_stand_in_the_configuration(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def fingerprint(source: "_native.Gguf", plan: "Plan") -> Job:
         source_header=source_hash(source),
         type=plan.file_type,
         options=repr(plan.options),
-        imatrix=plan.calibration if imatrix is None else _hash([_first_bytes(imatrix, None)]),
+        imatrix=plan.made_from if imatrix is None else _hash([_first_bytes(imatrix, None)]),
         outputs=tuple((Path(file.path).name, file.file_bytes) for file in plan.files),
         output_headers=_hash(file.header for file in plan.files),
     )

@@ -55,7 +55,7 @@ class Job:
     options: str
     """Every option of the plan, as text."""
     imatrix: str | None
-    """Hash of the importance matrix file, or of the calibration data."""
+    """Hash of the importance matrix file, or of calibration data and recipe."""
     outputs: tuple[tuple[str, int], ...]
     """Name and final bytes of each file to be written."""
     output_headers: str
@@ -88,7 +88,7 @@ class Job:
         """What sets two jobs apart, in words; empty when nothing does."""
         words = {
             "source_header": "source metadata",
-            "imatrix": "importance matrix or calibration data",
+            "imatrix": "importance matrix, calibration data or recipe",
             "output_headers": "planned metadata",
         }
         parts = []

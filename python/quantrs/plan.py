@@ -117,8 +117,8 @@ class Plan:
     options: QuantizeOptions
     imatrix: Imatrix | None
     """Opened; None when none was given or every entry was filtered away."""
-    calibration: str | None = None
-    """Hash of the calibration data, where a method makes tensors from it."""
+    made_from: str | None = None
+    """Hash of what tensors are made from besides the source, where some are: calibration data, and how each layer is stored."""
 
     @staticmethod
     def for_gguf(gguf: Gguf, options: QuantizeOptions, destination: str | None = None) -> "Plan":

@@ -115,7 +115,7 @@ def file_type(text: str) -> FileType:
     if row is None:
         known = ", ".join(row.name for row in FILE_TYPES)
         raise UsageError(
-            f"unknown type {text!r}; expected one of {known}; or, for a checkpoint folder, a name such as gptq-w4-g128 or awq-w4-g128"
+            f"unknown file type {text!r}; expected one of {known}; or, for a checkpoint folder, a name such as gptq-w4-g128 or awq-w4-g128"
         )
     return row
 

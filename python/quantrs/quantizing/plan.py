@@ -1,5 +1,6 @@
 """The plan of a quantized folder: what each linear becomes, what is copied, and where it goes in which file."""
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -154,7 +155,7 @@ def plan_folder(
         refusals=(),
         options=options,
         imatrix=None,
-        calibration=calibration,
+        made_from=_made_from(layers, calibration),
     )
     return FolderPlan(
         plan=plan,
@@ -164,6 +165,14 @@ def plan_folder(
         scaled={name: keys[name] for name in scaled},
         unquantized=tuple(unquantized_linears(model, list(linears), set(chosen))),
     )
+
+
+def _made_from(layers: Sequence[PlannedLayer], calibration: str | None) -> str:
+    """Names and sizes of the written tensors do not tell all of it: symmetric codes lie as others do."""
+    digest = hashlib.blake2b((calibration or "").encode(), digest_size=16)
+    for layer in layers:
+        digest.update(f"\n{layer.linear.name} {layer.scheme.text}".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def choose(model: "HfModel", linears: Sequence[Linear], scheme: "FolderScheme", options: "QuantizeOptions") -> "dict[str, Chosen]":
