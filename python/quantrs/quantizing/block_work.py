@@ -1,6 +1,7 @@
 """One block on its way to integers: its weights, which methods may scale, and the statistics of its inputs."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,7 +79,12 @@ class BlockWork:
         for name in names:
             if name not in self.changed:
                 self.changed[name] = self._whole(name)
-        self.changed |= fold(group, s, {name: self.changed[name] for name in names})
+        if group.expert is None:
+            self.changed |= fold(group, s, {name: self.changed[name] for name in names})
+        else:  # of that expert alone, or the matrices of all would be copied for each
+            alone = slice(group.expert, group.expert + 1)
+            for name, values in fold(replace(group, expert=0), s, {name: self.changed[name][alone] for name in names}).items():
+                self.changed[name][alone] = values
         per_channel = group.expand(s)
         readers = {linear.tensor for linear in (*group.readers, *group.kept)}
         for place, key in self.keys.items():
