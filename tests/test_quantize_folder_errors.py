@@ -92,7 +92,8 @@ def test_sums_that_overflow_name_their_linear(method: str, tmp_path: Path, calib
 @pytest.mark.parametrize("method", CALIBRATED)
 def test_a_linear_without_inputs_is_rounded_to_nearest(method: str, tmp_path: Path, calibration: CalibrationOptions) -> None:
     src, watcher = damaged(tmp_path / "src", "model.layers.0.mlp.gate_proj.weight", 0), Notices()
-    qr.quantize_checkpoint(src, tmp_path / "out", scheme="w4a16-g64", method=method, calibration=calibration, watcher=watcher)
+    report = qr.quantize_checkpoint(src, tmp_path / "out", scheme="w4a16-g64", method=method, calibration=calibration, watcher=watcher)
+    assert report.notices == tuple(watcher.texts)
     assert "model.layers.0.mlp.down_proj: inputs were 0 in all of the calibration; rounded to nearest" in watcher.texts
     assert np.isfinite(qr.Session(tmp_path / "out").logits([1, 2, 3])).all()
 

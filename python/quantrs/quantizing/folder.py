@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from quantrs.quantizing.source import HfModel
 from quantrs.quantizing.write import DEFAULT_SHARD_BYTES, journal_place, write_planned
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from os import PathLike
 
     import numpy as np
@@ -80,16 +81,22 @@ def quantize_folder(
         watcher=watcher,
         progress=progress,
     )
-    if isinstance(maker, BlockMaker):
-        for text in Coverage.of(maker.expert_tokens).notices():
-            watcher.notice(f"{text}; these were rounded to nearest")
-        if maker.without_inputs:
-            first, *more = maker.without_inputs
-            others = f" and {len(more)} others" if more else ""
-            watcher.notice(f"{first}{others}: inputs were 0 in all of the calibration; rounded to nearest")
+    notices = tuple(_notices(maker)) if isinstance(maker, BlockMaker) else ()
+    for text in notices:
+        watcher.notice(text)
     # An earlier run may have been killed between its last tensor and its end.
     HiddenStates.discard(journal_place(dst))
-    return report
+    return replace(report, notices=(*report.notices, *notices))
+
+
+def _notices(maker: BlockMaker) -> "Iterator[str]":
+    """What calibration could say nothing of."""
+    for text in Coverage.of(maker.expert_tokens).notices():
+        yield f"{text}; these were rounded to nearest"
+    if maker.without_inputs:
+        first, *more = maker.without_inputs
+        others = f" and {len(more)} others" if more else ""
+        yield f"{first}{others}: inputs were 0 in all of the calibration; rounded to nearest"
 
 
 def planned_folder(src: "str | PathLike[str]", scheme: "FolderScheme", options: "QuantizeOptions") -> Plan:
