@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +18,10 @@ from family_models import MODELS, N_VOCAB, TOKENS
 from huggingface_folders import HF
 from quantrs import _native
 from quantrs.calibration.options import CalibrationOptions
-from quantrs.errors import Cancelled, InputError, UsageError
+from quantrs.errors import Cancelled, InputError, QuantrsError, UsageError
 from quantrs.families import graph_of
 from quantrs.huggingface import Folder, assemble
+from quantrs.journal import Journal, Record
 from quantrs.progress import Watcher
 from quantrs.quantizing.read_values import read_float32
 from quantrs.quantizing.schemes import folder_scheme
@@ -153,41 +156,49 @@ def test_bytes_do_not_depend_on_threads(scheme: str, tmp_path: Path, calibration
     assert files(tmp_path / "1") == files(tmp_path / "3")
 
 
-class _StopsAfter(Watcher):
-    """Breaks the work off when a part of it is done."""
+@contextmanager
+def broken_off(monkeypatch: pytest.MonkeyPatch, n_records: int) -> Iterator[None]:
+    """Work that ends like one that is stopped, when so many tensors are in the journal."""
+    add = Journal.add
 
-    def __init__(self, journal: Path, n_records: int) -> None:
-        self.journal, self.n_records = journal, n_records
+    def counted(journal: Journal, record: Record) -> None:
+        if len(journal.records) == n_records:
+            raise Cancelled("broken off")
+        add(journal, record)
 
-    def update(self, done_bytes: int) -> None:
-        if self.journal.exists() and len(self.journal.read_bytes().splitlines()) > self.n_records:
-            raise KeyboardInterrupt
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "add", counted)
+        with pytest.raises(Cancelled):
+            yield
 
 
 @pytest.mark.parametrize("scheme", ["gptq-w4-g64", "awq-w4-g64"])
-def test_work_that_was_broken_off_goes_on_and_ends_with_the_same_bytes(scheme: str, tmp_path: Path, text: Path) -> None:
-    calibration = CalibrationOptions(text=str(text), sequences=40, length=100)
+@pytest.mark.parametrize("n_records", [2, 9, 34, 41])
+def test_work_that_was_broken_off_goes_on_and_ends_with_the_same_bytes(
+    scheme: str, n_records: int, tmp_path: Path, calibration: CalibrationOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first layer, within the first block, and within the second, whose inputs were saved."""
     whole, rest = tmp_path / "whole", tmp_path / "rest"
     quantize(LLAMA, whole, scheme, calibration)
-    journal = rest / f".{WEIGHTS}.quantrs-journal"
-    with pytest.raises((KeyboardInterrupt, Cancelled)):
-        quantize(LLAMA, rest, scheme, calibration, watcher=_StopsAfter(journal, 5))
+    with broken_off(monkeypatch, n_records):
+        quantize(LLAMA, rest, scheme, calibration)
     assert not (rest / "config.json").exists()
     assert not (rest / WEIGHTS).exists()
     with pytest.raises(InputError, match="unfinished work of another job"):
-        quantize(LLAMA, rest, scheme, CalibrationOptions(text=str(text), sequences=39, length=100), resume=True)
+        quantize(LLAMA, rest, scheme, replace(calibration, sequences=5), resume=True)
     report = quantize(LLAMA, rest, scheme, calibration, resume=True)
-    assert report.resumed_tensors > 0
+    assert report.resumed_tensors == n_records
     assert files(rest) == files(whole)
 
 
-def test_work_is_not_taken_up_under_a_recipe_that_was_changed(tmp_path: Path, calibration: CalibrationOptions) -> None:
+def test_work_is_not_taken_up_under_a_recipe_that_was_changed(
+    tmp_path: Path, calibration: CalibrationOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Symmetry and order do not show in names and sizes."""
     recipe, out = tmp_path / "r.toml", tmp_path / "out"
     recipe.write_text("[[rule]]\nmatch = 'down_proj'\ntype = 'w4-sym'\n")
-    calibration = replace(calibration, sequences=40, length=100)
-    with pytest.raises((KeyboardInterrupt, Cancelled)):
-        quantize(LLAMA, out, "gptq-w4-g64", calibration, recipe=recipe, watcher=_StopsAfter(out / f".{WEIGHTS}.quantrs-journal", 5))
+    with broken_off(monkeypatch, 9):
+        quantize(LLAMA, out, "gptq-w4-g64", calibration, recipe=recipe)
     recipe.write_text("[[rule]]\nmatch = 'down_proj'\ntype = 'w4-asym'\n")
     with pytest.raises(InputError, match=r"unfinished work of another job .*recipe"):
         quantize(LLAMA, out, "gptq-w4-g64", calibration, recipe=recipe, resume=True)
@@ -220,6 +231,38 @@ def test_searched_ranges_lower_the_error(scheme: str, method: str, tmp_path: Pat
         weights = [{t.name: read_float32(_native.Sources(folder), t) for t in folder.tensors if t.name in names} for folder in folders]
         errors.append(sum(float(np.square(weights[0][name] - weights[1][name]).sum()) for name in names))
     assert errors[1] < errors[0]
+
+
+def test_a_folder_without_a_tokenizer_is_calibrated_on_token_ids(tmp_path: Path, calibration: CalibrationOptions) -> None:
+    (tmp_path / "src").mkdir()
+    for name in ("config.json", WEIGHTS):
+        shutil.copy(LLAMA / name, tmp_path / "src" / name)
+    np.save(tmp_path / "ids.npy", np.random.default_rng(0).integers(0, 512, (4, 48)))
+    quantize(tmp_path / "src", tmp_path / "out", "gptq-w4-g64", CalibrationOptions(text=str(tmp_path / "ids.npy"), length=48))
+    assert "model.layers.1.mlp.up_proj.qweight" in stored(tmp_path / "out")
+    with pytest.raises(QuantrsError, match="tokenizer"):
+        quantize(tmp_path / "src", tmp_path / "text", "gptq-w4-g64", calibration)
+
+
+class _Counts(Watcher):
+    def __init__(self) -> None:
+        self.total, self.seen = 0, [0]
+
+    def start(self, total_bytes: int) -> None:
+        self.total = total_bytes
+
+    def update(self, done_bytes: int) -> None:
+        self.seen.append(done_bytes)
+
+
+def test_progress_counts_what_is_made_and_not_what_is_copied(tmp_path: Path, text: Path) -> None:
+    watcher = _Counts()
+    calibration = CalibrationOptions(text=str(text), sequences=40, length=100)
+    quantize(LLAMA, tmp_path / "out", "gptq-w4-g64", calibration, watcher=watcher)
+    linears = sum(len(raw) for name, (_, _, raw) in stored(LLAMA).items() if "proj" in name)
+    assert watcher.total == linears
+    assert watcher.seen == sorted(watcher.seen)
+    assert watcher.seen[-1] <= linears
 
 
 def test_a_family_that_is_not_known_is_rounded_to_nearest(tmp_path: Path) -> None:

@@ -39,9 +39,14 @@ _LOOK_EVERY_SECONDS = 0.1
 
 
 class JobProgress:
-    """What a job has done: in the native module, and in Python between its calls."""
+    """What a job has done: in the native module, or in Python between its calls.
 
-    def __init__(self) -> None:
+    With `makes`, a method makes tensors. What is merely copied takes no time beside that and is not counted: it comes first, and would
+    make the rest look short.
+    """
+
+    def __init__(self, *, makes: bool = False) -> None:
+        self._makes = makes
         self.native = _native.Progress()
         """For native calls."""
         self._made_bytes = 0.0
@@ -50,7 +55,7 @@ class JobProgress:
     @property
     def done(self) -> int:
         """Source bytes finished so far."""
-        return self.native.done + round(self._made_bytes)
+        return round(self._made_bytes) if self._makes else self.native.done
 
     def add(self, n_bytes: float) -> None:
         """Count work, as the source bytes that it stands for.

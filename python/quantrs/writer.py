@@ -69,8 +69,9 @@ class Writer:
         return tuple(Path(file.path) for file in self.plan.files)
 
     def todo_bytes(self) -> int:
-        """Source bytes of the tensors that are not done."""
-        return sum(tensor.source_bytes for key, tensor in self._tensors() if key not in self.done)
+        """Source bytes of the tensors that are not done; of those that are made, if any are."""
+        todo = [tensor for key, tensor in self._tensors() if key not in self.done]
+        return sum(tensor.source_bytes for tensor in todo if tensor.made) or sum(tensor.source_bytes for tensor in todo)
 
     def written(self) -> "list[tuple[TensorPlan, Record]]":
         """All tensors with their records, in file order; after `run`."""

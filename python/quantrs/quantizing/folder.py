@@ -65,7 +65,7 @@ def quantize_folder(
     """
     started = time.perf_counter()
     job = _Job(str(src), dst, scheme, options, calibration)
-    progress = JobProgress()
+    progress = JobProgress(makes=True)
     maker = job.maker(progress, threads=threads, resume=resume)
     report = write_planned(
         job.model,

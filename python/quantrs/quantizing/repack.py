@@ -95,7 +95,7 @@ def repack(
     said = model.config.get("dtype", model.config.get("torch_dtype"))
     if dtype is not None and said in TORCH_TYPES.values() and said != TORCH_TYPES[dtype]:
         watcher.notice(f"config.json says {TORCH_TYPES[dtype]} where that of the source says {said}, which does not hold all scales")
-    progress = JobProgress()
+    progress = JobProgress(makes=True)
     maker = _RepackMaker(model=model, plan=plan, source=source, progress=progress, threads=threads)
     report = write_planned(
         model,

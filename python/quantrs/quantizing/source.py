@@ -97,4 +97,8 @@ def _to_run(folder: Folder) -> "tuple[Gguf | None, str]":
     try:
         return assemble(folder, to_run=True), ""
     except InputError as error:
-        return None, str(error)
+        why_not = str(error)
+    try:  # token ids will do for calibration
+        return assemble(folder, with_tokenizer=False), ""
+    except InputError:
+        return None, why_not
