@@ -40,7 +40,7 @@ impl Gguf {
     /// Opens a file; the first file of a split model opens all of them.
     ///
     /// # Errors
-    /// [`FormatError`](crate::FormatError): the system's reason, or what is wrong with a file, naming it.
+    /// [`FormatError`]: the system's reason, or what is wrong with a file, naming it.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let first = GgufFile::open(path)?;
         let rest = split::open_rest(&first)?;
