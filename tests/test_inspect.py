@@ -11,6 +11,7 @@ import pytest
 
 from conftest import GOLDEN, Ran
 from gguf_bytes import gguf, write_llama
+from huggingface_folders import HF
 
 TINY = GOLDEN / "ggml" / "tiny"
 
@@ -73,3 +74,9 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     assert process.stderr.read() == b""
     process.wait(timeout=20)
     process.stderr.close()
+
+
+def test_a_folder_is_called_one(command: Callable[..., Ran]) -> None:
+    ran = command("inspect", HF / "tiny-llama3-rope")
+    assert ran.code == 0
+    assert ran.out.splitlines()[1].startswith("checkpoint folder, told in the terms of GGUF, ")

@@ -65,10 +65,12 @@ class Inspection:
 
     def __str__(self) -> str:
         gguf = self.gguf
+        container = f"GGUF version {gguf.version}, alignment {gguf.alignment}"
+        if gguf.is_assembled:
+            container = "checkpoint folder, told in the terms of GGUF"
         lines = [
             f"{printable(gguf.files[0])}" + (f" and {len(gguf.files) - 1} more" if len(gguf.files) > 1 else ""),
-            f"GGUF version {gguf.version}, alignment {gguf.alignment}, {len(gguf.keys())} keys, {len(gguf.tensors)} tensors, "
-            f"{human_bytes(gguf.file_size)}",
+            f"{container}, {len(gguf.keys())} keys, {len(gguf.tensors)} tensors, {human_bytes(gguf.file_size)}",
             *(f"notice: {printable(text)}" for text in gguf.notices),
             "",
             table(["key", "type", "value"], [[key, gguf.value_type(key) or "", self._text_value(key)] for key in gguf.keys()]),
