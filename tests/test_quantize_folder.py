@@ -360,6 +360,13 @@ def test_the_command_says_what_it_wrote(tmp_path: Path, text: Path) -> None:
     assert "exists already" in again.err
 
 
+def test_that_the_text_of_the_package_was_used_is_said(tmp_path: Path, calibration: CalibrationOptions) -> None:
+    ours = quantize(LLAMA, tmp_path / "ours", "gptq-w4-g64", CalibrationOptions(sequences=2, length=32))
+    given = quantize(LLAMA, tmp_path / "given", "gptq-w4-g64", calibration)
+    assert any("2 sequences of 32 tokens of the text that comes with quantrs" in text for text in ours.notices)
+    assert not any("comes with quantrs" in text for text in given.notices)
+
+
 def test_names_of_schemes_are_read_in_any_case() -> None:
     found = folder_scheme("W8A16-G64-ASYM")
     assert found is not None

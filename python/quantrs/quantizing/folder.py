@@ -67,6 +67,8 @@ def quantize_folder(
     job = _Job(str(src), dst, scheme, options, calibration)
     progress = JobProgress(makes=True)
     maker = job.maker(progress, threads=threads, resume=resume)
+    for text in job.notices:
+        watcher.notice(text)
     report = write_planned(
         job.model,
         job.plan,
@@ -84,6 +86,7 @@ def quantize_folder(
     notices = tuple(_notices(maker)) if isinstance(maker, BlockMaker) else ()
     for text in notices:
         watcher.notice(text)
+    notices = (*job.notices, *notices)
     # An earlier run may have been killed between its last tensor and its end.
     HiddenStates.discard(journal_place(dst))
     return replace(report, notices=(*report.notices, *notices))
@@ -155,6 +158,16 @@ class _Job:
             scaled=self._scaled(chosen),
             calibration=self._calibration_hash(),
             max_shard_bytes=DEFAULT_SHARD_BYTES,
+        )
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a user should know before the work starts."""
+        if self.ids is None or self.calibration.text is not None:
+            return ()
+        n, length = self.ids.shape
+        return (
+            f"calibrating on {n} sequences of {length} tokens of the text that comes with quantrs; --calib FILE takes one like your own",
         )
 
     def _calibration_hash(self) -> str | None:
