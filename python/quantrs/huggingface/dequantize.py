@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from quantrs.huggingface.carried import carried
 from quantrs.huggingface.folder import Folder
 from quantrs.huggingface.output_folder import json_bytes
+from quantrs.huggingface.stored_types import dtype_setting
 from quantrs.huggingface.write_folder import write_tensors
 
 if TYPE_CHECKING:
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
     from quantrs.report import Report
 
 __all__ = ["write_dequantized"]
-
-_TORCH_TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 def write_dequantized(
@@ -37,7 +36,7 @@ def write_dequantized(
         As `quantrs.conversion.convert`.
     """
     found = carried(Folder.open(src))
-    settings = found.config | {"dtype" if "dtype" in found.config else "torch_dtype": _TORCH_TYPES[to]}
+    settings = found.config | dtype_setting(found.config, to)
     return write_tensors(
         found.tensors,
         {"config.json": json_bytes(settings), **found.small_files},

@@ -12,6 +12,7 @@ from quantrs.families.rope_scaling import ROPE_FACTORS_LONG, ROPE_FACTORS_SHORT,
 from quantrs.families.source import Source
 from quantrs.huggingface.biased import ALWAYS_BIASED, SWITCHED
 from quantrs.huggingface.head_biases import ordered_bias
+from quantrs.huggingface.stored_types import TORCH_TYPES
 
 if TYPE_CHECKING:
     from quantrs._native import AssembledTensor, Gguf, TensorInfo
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["Disassembled", "disassemble"]
 
 _COMPUTED = (ROPE_FREQS, ROPE_FACTORS_LONG, ROPE_FACTORS_SHORT)
-_TORCH_TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _SPECIAL_TOKENS = ("bos", "eos", "pad")
 _SAMPLING = (
     ("temperature", "general.sampling.temp"),
@@ -71,7 +71,7 @@ def disassemble(gguf: "Gguf", *, dtype: str) -> Disassembled:
     parts = _Disassembly(gguf, model, format_)
     tensors = parts.tensors()
     special = _special_tokens(gguf)
-    config = _config(model, format_) | {"torch_dtype": _TORCH_TYPES[dtype]} | special
+    config = _config(model, format_) | {"torch_dtype": TORCH_TYPES[dtype]} | special
     assembled = _native.Gguf.assembled(_native.GgufHeader.new(), parts.sources, tensors)
     return Disassembled(assembled, config, _generation_config(gguf, special))
 
@@ -134,7 +134,7 @@ class _Disassembly:
         order, dims = "pairs_to_halves" if n_heads else "as_stored", (n_cols, n_rows)
         if weight.transposed:
             order, dims = "transposed", (n_rows, n_cols)
-        if weight.transposed and type_name not in _TORCH_TYPES:
+        if weight.transposed and type_name not in TORCH_TYPES:
             part, type_name = self._decoded_part(tensor, type_name, n_cols), "F32"
         else:
             part = _native.Part(self.sources.index(tensor.file), tensor.offset, type_name, dims[1], order, n_heads)
@@ -152,8 +152,8 @@ class _Disassembly:
 
     def _vector(self, tensor: "TensorInfo", type_name: str, weight: Weight, i: int, suffix: str) -> "AssembledTensor":
         n_values = math.prod(tensor.dims)
-        if type_name not in _TORCH_TYPES:
-            raise InputError(f"{tensor.file}: {tensor.name}: is of {type_name}, expected one of {', '.join(_TORCH_TYPES)} for a vector")
+        if type_name not in TORCH_TYPES:
+            raise InputError(f"{tensor.file}: {tensor.name}: is of {type_name}, expected one of {', '.join(TORCH_TYPES)} for a vector")
         n_heads = self._heads(tensor, weight, i, n_values)
         if n_heads:
             raw, label = _native.Sources(self.gguf).read(tensor), f"{tensor.file}: {tensor.name}"

@@ -161,10 +161,11 @@ class BlockMaker:
         """Run the block over all sequences, and gather what the method needs of the inputs."""
         block, tensors, n_sequences = self.blocks.open(i), self.blocks.tensors(i), len(hidden)
         keys = list(dict.fromkeys(work.keys.values()))
+        names = list(dict.fromkeys(name for name, _ in keys))
         found = {key: InputStatistics(tensors[key[0]].dims[0], self.method.needs, threads=self.threads) for key in keys}
         for s in range(n_sequences):
             with errors_of(_sequence(s)):
-                inputs, y = block.trace(hidden[s], list(dict.fromkeys(name for name, _ in keys)))
+                inputs, y = block.trace(hidden[s], names)
             for key in keys:
                 x = inputs.get(trace_name(key))
                 if x is not None:

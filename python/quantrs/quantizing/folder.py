@@ -10,6 +10,7 @@ from quantrs.calibration.coverage import Coverage
 from quantrs.calibration.folding import tensors_of
 from quantrs.calibration.hidden_states import HiddenStates
 from quantrs.calibration.options import CalibrationOptions
+from quantrs.conversion import DEFAULT_SHARD_BYTES
 from quantrs.errors import InputError, UsageError
 from quantrs.families import graph_of
 from quantrs.families.scale_groups import scale_groups
@@ -22,7 +23,7 @@ from quantrs.quantizing.layers import LayerMaker
 from quantrs.quantizing.linears import find_linears, stored_tensors
 from quantrs.quantizing.plan import choose, plan_folder
 from quantrs.quantizing.source import HfModel
-from quantrs.quantizing.write import DEFAULT_SHARD_BYTES, journal_place, write_planned
+from quantrs.quantizing.write import journal_place, write_planned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantrs import _native
+from quantrs.huggingface.stored_types import TORCH_TYPES
 from quantrs.methods.rounding import grid_of, rounded_to_nearest
 from quantrs.options import QuantizeOptions
 from quantrs.progress import JobProgress
@@ -22,7 +23,7 @@ from quantrs.quantizing.plan import Chosen, FolderPlan, plan_folder
 from quantrs.quantizing.read_values import read_float32
 from quantrs.quantizing.regrid import held_exactly, regrid
 from quantrs.quantizing.source import HfModel
-from quantrs.quantizing.write import TORCH_TYPES, write_planned
+from quantrs.quantizing.write import write_planned
 from quantrs.report import tensor_group
 from quantrs.writer import Made
 

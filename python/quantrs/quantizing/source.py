@@ -1,6 +1,5 @@
 """The model that is to become a quantized folder: its tensors under Hugging Face's names, its configuration, and the files beside them."""
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from quantrs.errors import InputError
 from quantrs.huggingface.carried import carried
 from quantrs.huggingface.disassemble import disassemble
 from quantrs.huggingface.folder import Folder
+from quantrs.huggingface.output_folder import json_bytes
 from quantrs.open_model import open_model
 from quantrs.schemes import FLOATS, is_quantized
 from quantrs.tokenization.to_huggingface import tokenizer_files
@@ -79,7 +79,7 @@ def _of_gguf(path: str, gguf: "Gguf") -> HfModel:
     model, config, generation = disassemble(gguf, dtype="F16")
     small = tokenizer_files(gguf)
     if generation:
-        small["generation_config.json"] = (json.dumps(generation, indent=2) + "\n").encode()
+        small["generation_config.json"] = json_bytes(generation)
     shapes = {tensor.name: tuple(reversed(tensor.dims)) for tensor in model.tensors}
     return HfModel(path, model, shapes, config, small, gguf, "")
 

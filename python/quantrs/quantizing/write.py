@@ -1,11 +1,11 @@
 """A planned folder is written: its tensors under the journal that every long job has, and the files beside them."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantrs import output
 from quantrs.huggingface.output_folder import INDEX, folder_to_fill, index_of, json_bytes, write_small_files
+from quantrs.huggingface.stored_types import dtype_setting
 from quantrs.pipeline import carry_out
 from quantrs.quantizing.folder_formats import FOLDER_FORMATS
 
@@ -16,12 +16,7 @@ if TYPE_CHECKING:
     from quantrs.report import Report
     from quantrs.writer import Maker
 
-__all__ = ["DEFAULT_SHARD_BYTES", "TORCH_TYPES", "journal_place", "write_planned"]
-
-DEFAULT_SHARD_BYTES = 5 * 10**9
-"""As ``save_pretrained`` cuts its files."""
-
-TORCH_TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+__all__ = ["journal_place", "write_planned"]
 
 
 def journal_place(dst: Path) -> Path:
@@ -86,14 +81,9 @@ def _small_files(model: "HfModel", plan: "FolderPlan", method: str) -> dict[str,
     """What lies beside the weights, by name."""
     layers = {layer.linear.name: layer.scheme for layer in plan.layers}
     quantization = FOLDER_FORMATS[plan.scheme.format].config(plan.scheme, layers, plan.unquantized, method)
-    config = model.config | _dtype_keys(model.config, plan.dtype) | {"quantization_config": quantization}
+    config = model.config | dtype_setting(model.config, plan.dtype) | {"quantization_config": quantization}
     small = {**model.small_files, "config.json": json_bytes(config)}
     files = plan.plan.files
     if len(files) > 1:
         small[INDEX] = json_bytes(index_of((t.name, Path(file.path).name, t.nbytes) for file in files for t in file.tensors))
     return small
-
-
-def _dtype_keys(config: Mapping[str, object], dtype: str) -> dict[str, object]:
-    """The type of what is not quantized, under the name that the configuration has for it."""
-    return {"dtype" if "dtype" in config else "torch_dtype": TORCH_TYPES[dtype]}
